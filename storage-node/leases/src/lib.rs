@@ -14,13 +14,14 @@
 //! Why a value: every interleaving of lost connections, late acknowledgements and new leaders can be tried in memory.
 //! There is no clock, socket or task here. The driver calls every method under one lock, sends the notices in their
 //! order, and releases the answers that waited. `holders` is the view from the inode, `held` that from the session,
-//! `notices` knows what is not acknowledged and which answers wait for it, and `intents` which changes are about to be
-//! logged.
+//! `notices` knows what is not acknowledged and which answers wait for it, `intents` which changes are about to be
+//! logged, and `interest` which sessions hear of changes although they hold no lease.
 #![deny(clippy::disallowed_methods)]
 
 mod held;
 mod holders;
 mod intents;
+mod interest;
 mod notices;
 #[cfg(test)]
 mod simulation;
@@ -37,7 +38,7 @@ use chordfs_types::namespace::{Ino, SessionId};
 
 pub use self::intents::{ChangeKey, IntentId};
 pub use self::notices::{LeaseNotice, NoticeId, NoticeKind, WaitId};
-use self::{held::HeldLeases, holders::Holders, intents::Intents, notices::LeaseNotices};
+use self::{held::HeldLeases, holders::Holders, intents::Intents, interest::Interests, notices::LeaseNotices};
 
 /// What a lease allows its holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +71,7 @@ pub struct LeaseTable {
     intents: Intents,
     /// Inodes on which nobody gets a sole lease until then.
     contended: HashMap<Ino, Duration>,
+    interests: Interests,
 }
 
 #[derive(Debug)]
@@ -89,6 +91,7 @@ impl LeaseTable {
             notices: LeaseNotices::default(),
             intents: Intents::default(),
             contended: HashMap::new(),
+            interests: Interests::default(),
         }
     }
 
@@ -100,6 +103,7 @@ impl LeaseTable {
         for session in sessions {
             self.unclaimed.insert(session, now + self.settings.duration);
             self.notices.expect_claims(session);
+            self.interests.begin(session);
         }
     }
 
@@ -111,6 +115,7 @@ impl LeaseTable {
         self.unclaimed.clear();
         self.contended.clear();
         self.intents.clear();
+        self.interests.clear();
         self.notices.resolve_all();
     }
 
@@ -135,6 +140,7 @@ impl LeaseTable {
         self.drop_leases(session);
         let expires = now + self.settings.duration;
         self.sessions.insert(session, AttachedSession { expires, held: HeldLeases::default() });
+        self.interests.begin(session);
         for ino in &kept {
             self.holders.grant(*ino, session, false);
             self.note_held(session, *ino);
@@ -168,6 +174,14 @@ impl LeaseTable {
     /// It is the strongest lease that the others allow: a sole one if no other session has any, and nobody else is
     /// about to change the inode.
     pub fn grant(&mut self, session: SessionId, ino: Ino, now: Duration) -> Option<Lease> {
+        let lease = self.grant_what_others_allow(session, ino, now);
+        if lease.is_none() {
+            self.interests.add(session, ino);
+        }
+        lease
+    }
+
+    fn grant_what_others_allow(&mut self, session: SessionId, ino: Ino, now: Duration) -> Option<Lease> {
         // What an absent session will claim is not free.
         if !self.unclaimed.is_empty() || self.recall_of(ino).is_some() {
             return None;
@@ -180,7 +194,11 @@ impl LeaseTable {
     /// Grants a sole lease on an inode that the session has just created under a number of its own, whatever is going
     /// on: nobody else can know the inode, and the session may have answered more changes of it.
     pub fn grant_created(&mut self, session: SessionId, ino: Ino, now: Duration) -> Option<Lease> {
-        self.grant_to_valid(session, ino, false, now)
+        let lease = self.grant_to_valid(session, ino, false, now);
+        if lease.is_none() {
+            self.interests.add(session, ino);
+        }
+        lease
     }
 
     fn grant_to_valid(&mut self, session: SessionId, ino: Ino, shared_only: bool, now: Duration) -> Option<Lease> {
@@ -327,6 +345,7 @@ impl LeaseTable {
         self.drop_leases(session);
         self.sessions.remove(&session);
         self.unclaimed.remove(&session);
+        self.interests.end(session);
         self.notices.resolve_of(session);
     }
 
@@ -348,6 +367,35 @@ impl LeaseTable {
     /// The waits that are over since the last call.
     pub fn take_released(&mut self) -> Vec<WaitId> {
         self.notices.take_released()
+    }
+
+    /// Notes that the session may have these inodes open, although it holds no lease on some.
+    pub fn note_open(&mut self, session: SessionId, inos: &[Ino]) {
+        for ino in inos {
+            if !self.holders.of(*ino).any(|holder| holder == session) {
+                self.interests.add(session, *ino);
+            }
+        }
+    }
+
+    /// Notes that the session has named, with [`Self::note_open`], all that it had open when it attached.
+    pub fn note_open_files_named(&mut self, session: SessionId) {
+        self.interests.note_named(session);
+    }
+
+    /// Notes that the session has nothing open, and that no answer to it is under way.
+    pub fn note_nothing_open(&mut self, session: SessionId) {
+        self.interests.note_nothing_open(session);
+    }
+
+    /// The sessions that hold no lease on the inode and have to hear of its changes all the same.
+    pub fn interested_in(&self, ino: Ino) -> impl Iterator<Item = SessionId> {
+        self.interests.of(ino)
+    }
+
+    /// The sessions that have to hear of every change.
+    pub fn interested_in_everything(&self) -> impl Iterator<Item = SessionId> {
+        self.interests.in_everything()
     }
 
     /// The number of leases that a session holds.
@@ -406,6 +454,7 @@ impl LeaseTable {
         let last = self.notices.last();
         if let Some(attached) = self.sessions.get_mut(&session) {
             attached.held.insert(ino, last);
+            self.interests.remove(session, ino);
         }
     }
 
@@ -420,8 +469,10 @@ impl LeaseTable {
         self.notices.issue(session, NoticeKind::Revoked, inos);
     }
 
+    /// The session may have the inode open, or be about to open it from memory.
     fn take_back(&mut self, session: SessionId, ino: Ino) {
         self.holders.remove(ino, session);
+        self.interests.add(session, ino);
         if let Some(attached) = self.sessions.get_mut(&session) {
             attached.held.remove(ino);
         }

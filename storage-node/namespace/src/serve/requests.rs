@@ -55,7 +55,8 @@ impl RequestHandler {
         self.feed.renew(peer.id(), began);
         let request = decode(request);
         let is_operation = request.as_ref().is_ok_and(may_open_a_file);
-        if is_operation {
+        // With an acknowledgement a lease may end that a file was opened under.
+        if is_operation || matches!(request, Ok(Request::Acknowledge { .. })) {
             self.feed.count_request(peer.id());
         }
         let response = match request {
@@ -94,7 +95,8 @@ impl RequestHandler {
             return Response::refused(FsError::NoSession);
         }
         let holds_leases = self.raft.state().may_hold_leases(session);
-        let is_new = self.feed.attach(session, holds_leases, Arc::new(peer.clone()), Instant::now());
+        let (connection, applied) = (Arc::new(peer.clone()), self.raft.state().applied_index());
+        let is_new = self.feed.attach(session, holds_leases, connection, applied, Instant::now());
         if holds_leases {
             self.raft.state().claim(session, claims, &self.feed);
         }

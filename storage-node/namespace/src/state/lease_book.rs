@@ -67,6 +67,10 @@ impl LeaseBook {
         self.term.is_some()
     }
 
+    pub(crate) fn term(&self) -> Option<u64> {
+        self.term.map(|leader| leader.term)
+    }
+
     pub(crate) fn generation(&self) -> u64 {
         self.generation
     }
@@ -188,6 +192,31 @@ impl LeaseBook {
         self.table.take_notices()
     }
 
+    /// Notes that the session may have these inodes open.
+    pub(crate) fn note_open(&mut self, session: SessionId, inos: &[Ino]) {
+        self.table.note_open(session, inos);
+    }
+
+    /// See [`LeaseTable::note_open_files_named`].
+    pub(crate) fn note_open_files_named(&mut self, session: SessionId) {
+        self.table.note_open_files_named(session);
+    }
+
+    /// See [`LeaseTable::note_nothing_open`].
+    pub(crate) fn note_nothing_open(&mut self, session: SessionId) {
+        self.table.note_nothing_open(session);
+    }
+
+    /// See [`LeaseTable::interested_in`].
+    pub(crate) fn interested_in(&self, ino: Ino) -> impl Iterator<Item = SessionId> {
+        self.table.interested_in(ino)
+    }
+
+    /// See [`LeaseTable::interested_in_everything`].
+    pub(crate) fn interested_in_everything(&self) -> impl Iterator<Item = SessionId> {
+        self.table.interested_in_everything()
+    }
+
     pub(crate) fn held_by(&self, session: SessionId) -> usize {
         self.table.held_by(session)
     }
@@ -261,7 +290,7 @@ pub(crate) fn merged_events(results: &[AppliedOp]) -> Vec<FeedEvent> {
     events
 }
 
-/// A session that remembers nothing has to know only that a file lost its last name: it may have it open.
-pub(crate) fn removals(events: &[FeedEvent]) -> Vec<FeedEvent> {
-    events.iter().filter(|event| matches!(event, FeedEvent::Orphaned { .. })).cloned().collect()
+/// Whether a file lost its last name.
+pub(crate) fn is_removal(event: &FeedEvent) -> bool {
+    matches!(event, FeedEvent::Orphaned { .. })
 }

@@ -1,13 +1,15 @@
 //! The attached sessions: their connections, how long they have been silent, what they hold leases on, and pushing the
 //! change feed to them.
 //!
+//! A session hears only of what it holds a lease on or may have open, so the cost of a change does not grow with the
+//! number of mounts.
+//!
 //! Connections are attached on the leader only. Pushing happens while an operation is applied, in the order of the log,
 //! and only queues bytes on a connection; one that does not keep up is closed by its own queue and must attach again.
 //! One lock covers connections and leases, so the messages to a session leave in the order in which they were decided.
 
 use std::{
-    cell::OnceCell,
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     future::Future,
     net::SocketAddr,
     pin::Pin,
@@ -29,7 +31,7 @@ use parking_lot::Mutex;
 
 use super::{
     change_intent::{ChangeIntent, Concerned, NotReady, NotedIntent},
-    lease_book::{LeaseBook, demands, merged_events, removals},
+    lease_book::{LeaseBook, demands, is_removal, merged_events},
     told::Told,
 };
 use crate::{
@@ -80,6 +82,30 @@ pub(crate) struct SessionFeed {
     attached: Mutex<AttachedSessions>,
 }
 
+/// Which events of a change a session has to hear of.
+enum EventScope {
+    Inodes(BTreeSet<Ino>),
+    All,
+    /// A session without leases remembers nothing; it may have a file open that has lost its last name.
+    Removals,
+}
+
+impl Default for EventScope {
+    fn default() -> Self {
+        Self::Inodes(BTreeSet::new())
+    }
+}
+
+impl EventScope {
+    fn covers(&self, event: &FeedEvent) -> bool {
+        match self {
+            Self::Inodes(inos) => inos.contains(&event.ino()),
+            Self::All => true,
+            Self::Removals => is_removal(event),
+        }
+    }
+}
+
 #[derive(Default)]
 struct AttachedSessions {
     sessions: HashMap<SessionId, SessionConnections>,
@@ -95,6 +121,8 @@ struct SessionConnections {
     last_request: Instant,
     /// The beginning of the time in which it was never silent.
     heard_since: Instant,
+    /// How far this node had applied the log when the session attached last.
+    attached_at: u64,
     /// The session holds all files that it has open and that lost their names up to this place in the log.
     answered: u64,
     /// The operations and queries that were received.
@@ -125,6 +153,7 @@ impl SessionConnections {
             connections,
             last_request: now,
             heard_since: now,
+            attached_at: 0,
             answered: 0,
             requests: 0,
             nothing_open: None,
@@ -140,10 +169,16 @@ impl SessionConnections {
         self.last_request = now;
     }
 
-    /// Whether the session has nothing open and is opening nothing, although it may be gone: since it had nothing open
-    /// it has sent no request in this term, and the opening of a file takes one.
-    fn has_nothing_open(&self, term: u64) -> bool {
+    /// Whether the session had nothing open when it sent its last request in this term. One that may hold leases may
+    /// have opened a file since, from memory.
+    fn had_nothing_open(&self, term: u64) -> bool {
         self.nothing_open == Some(SessionRequests { term, count: self.requests })
+    }
+
+    /// Whether the session has nothing open and is opening nothing, although it may be gone: without leases, the opening
+    /// of a file takes a request.
+    fn has_nothing_open(&self, term: u64) -> bool {
+        !self.holds_leases && self.had_nothing_open(term)
     }
 
     /// Whether the session could have answered for at least `time`.
@@ -158,13 +193,14 @@ impl SessionFeed {
         Self { uid: Some(uid), ..Self::default() }
     }
 
-    /// Attaches a connection to a session, which may hold leases or not. Returns true if it was not attached to any
-    /// before.
+    /// Attaches a connection to a session, which may hold leases or not, when the log is applied up to `applied`.
+    /// Returns true if it was not attached to any before.
     pub(crate) fn attach(
         &self,
         session: SessionId,
         holds_leases: bool,
         connection: Arc<dyn FeedConnection>,
+        applied: u64,
         now: Instant,
     ) -> bool {
         let mut attached = self.attached.lock();
@@ -174,7 +210,7 @@ impl SessionFeed {
         let entry = attached.session(session, now);
         (entry.last_request, entry.heard_since) = (now, now);
         entry.connections.insert(id, connection);
-        entry.holds_leases = holds_leases;
+        (entry.holds_leases, entry.attached_at) = (holds_leases, applied);
         attached.by_connection.insert(id, session);
         new
     }
@@ -225,10 +261,21 @@ impl SessionFeed {
         now: Instant,
     ) -> u64 {
         let mut attached = self.attached.lock();
+        let term = attached.leases.term();
         let entry = attached.session(session, now);
         entry.answered = entry.answered.max(answered);
         entry.nothing_open = nothing_open;
-        entry.requests
+        let requests = entry.requests;
+        let has_named = answered >= entry.attached_at;
+        let had_nothing_open = term.is_some_and(|term| entry.had_nothing_open(term));
+        if has_named {
+            // It has asked to hold every file that was open when it attached.
+            attached.leases.note_open_files_named(session);
+        }
+        if had_nothing_open {
+            attached.leases.note_nothing_open(session);
+        }
+        requests
     }
 
     /// Returns the place in the log up to which each of the open `sessions` holds what it has open. `excused` is a
@@ -290,33 +337,21 @@ impl SessionFeed {
     /// can read the changes.
     pub(crate) fn applied(&self, ops: &[NamespaceOp], results: &[AppliedOp]) -> AnswerTerms {
         let Some(origin) = results.first().map(|result| result.origin) else { return AnswerTerms::default() };
-        if results.iter().all(|result| result.repeated) {
-            return self.attached.lock().leases.repeat(origin);
+        let (mut told, mut told_again) = (Told::default(), Told::default());
+        for (op, result) in ops.iter().zip(results) {
+            let told = if result.repeated { &mut told_again } else { &mut told };
+            told.add_reply(&op.change, &result.reply);
         }
-        let mut told = Told::default();
-        let new = ops.iter().zip(results).filter(|(_, result)| !result.repeated);
-        new.for_each(|(op, result)| told.add_reply(&op.change, &result.reply));
         let is_repeated = results.iter().any(|result| result.repeated);
-        self.push(origin, &merged_events(results), told, is_repeated)
-    }
-
-    /// `told` is what the replies tell beside the events. `is_repeated`: another part of the answer was given before.
-    fn push(&self, origin: Option<SessionId>, events: &[FeedEvent], told: Told, is_repeated: bool) -> AnswerTerms {
         let mut attached = self.attached.lock();
-        if attached.by_connection.is_empty() && !attached.leases.is_leading() {
-            return AnswerTerms::default();
+        if let Some(origin) = origin {
+            attached.leases.note_open(origin, &told.open);
+            attached.leases.note_open(origin, &told_again.named());
         }
-        let mut terms = attached.leases.change(origin, events, told, since_boot());
-        if is_repeated {
-            // It waits for every notice of a change, and so for those that were just issued, too.
-            terms = AnswerTerms { granted: terms.granted.once(), ..attached.leases.repeat(origin) };
+        if results.iter().all(|result| result.repeated) {
+            return attached.leases.repeat(origin);
         }
-        let notices = attached.leases.take_notices();
-        if !events.is_empty() {
-            attached.broadcast(origin, events, &notices);
-        }
-        attached.send_demands(&notices);
-        terms
+        attached.push(origin, &merged_events(results), told, is_repeated)
     }
 
     /// The terms of an answer; `Err` with a wait if another session has to let go first. To be called while nothing can
@@ -417,32 +452,67 @@ impl SessionFeed {
 }
 
 impl AttachedSessions {
-    /// Sends the events of a change; a session with a notice that it has changed acknowledges them.
-    fn broadcast(&mut self, origin: Option<SessionId>, events: &[FeedEvent], notices: &[LeaseNotice]) {
-        let changed = notices.iter().filter(|notice| notice.kind == NoticeKind::Changed);
-        let changed: HashMap<SessionId, u64> = changed.map(|notice| (notice.id.session, notice.id.number)).collect();
-        let others: Vec<(SessionId, bool)> = self
-            .sessions
-            .iter()
-            .map(|(id, entry)| (*id, entry.holds_leases))
-            .filter(|(id, _)| Some(*id) != origin)
-            .collect();
-        if others.is_empty() {
-            return;
+    /// `told` is what the replies tell beside the events. `is_repeated`: another part of the answer was given before.
+    fn push(&mut self, origin: Option<SessionId>, events: &[FeedEvent], told: Told, is_repeated: bool) -> AnswerTerms {
+        if self.by_connection.is_empty() && !self.leases.is_leading() {
+            return AnswerTerms::default();
         }
-        let unnoticed = |events: &[FeedEvent]| encode(&FeedMessage { notice: None, events: events.to_vec() });
-        let (removals, all) = (removals(events), OnceCell::new());
-        for (session, holds_leases) in others {
-            match changed.get(&session) {
-                Some(notice) => {
-                    let message = FeedMessage { notice: Some(*notice), events: events.to_vec() };
-                    self.send(session, &encode(&message));
-                }
-                None if holds_leases => self.send(session, all.get_or_init(|| unnoticed(events))),
-                None if removals.is_empty() => {}
-                None => self.send(session, &unnoticed(&removals)),
+        let mut terms = self.leases.change(origin, events, told, since_boot());
+        if is_repeated {
+            // It waits for every notice of a change, and so for those that were just issued, too.
+            terms = AnswerTerms { granted: terms.granted.once(), ..self.leases.repeat(origin) };
+        }
+        let notices = self.leases.take_notices();
+        if !events.is_empty() {
+            self.tell(origin, events, &notices);
+        }
+        self.send_demands(&notices);
+        terms
+    }
+
+    /// Sends the events of a change to the sessions that it concerns. One that holds a lease acknowledges its notice.
+    fn tell(&mut self, origin: Option<SessionId>, events: &[FeedEvent], notices: &[LeaseNotice]) {
+        let changed = notices.iter().filter(|notice| notice.kind == NoticeKind::Changed);
+        let numbers: HashMap<SessionId, u64> = changed.map(|notice| (notice.id.session, notice.id.number)).collect();
+        let mut addressees = self.concerned(events, notices);
+        addressees.retain(|session, _| Some(*session) != origin);
+        for (session, scope) in addressees {
+            let heard: Vec<FeedEvent> = events.iter().filter(|event| scope.covers(event)).cloned().collect();
+            if !heard.is_empty() {
+                let notice = numbers.get(&session).copied();
+                self.send(session, &encode(&FeedMessage { notice, events: heard }));
             }
         }
+    }
+
+    /// The sessions that have to hear of the events, and of which.
+    fn concerned(&self, events: &[FeedEvent], notices: &[LeaseNotice]) -> BTreeMap<SessionId, EventScope> {
+        let mut concerned = BTreeMap::<SessionId, EventScope>::new();
+        let mut add = |session: SessionId, ino: Ino| {
+            if let EventScope::Inodes(inos) = concerned.entry(session).or_default() {
+                inos.insert(ino);
+            }
+        };
+        for notice in notices.iter().filter(|notice| notice.kind == NoticeKind::Changed) {
+            notice.inos.iter().for_each(|ino| add(notice.id.session, *ino));
+        }
+        for ino in events.iter().map(FeedEvent::ino) {
+            self.leases.interested_in(ino).for_each(|session| add(session, ino));
+        }
+        if self.leases.is_leading() {
+            concerned.extend(self.leases.interested_in_everything().map(|session| (session, EventScope::All)));
+        } else {
+            // Nothing is known of leases, and a session may not have noticed yet that another node leads.
+            let mounts = self.sessions.iter().filter(|(_, entry)| entry.holds_leases);
+            concerned.extend(mounts.map(|(session, _)| (*session, EventScope::All)));
+        }
+        if events.iter().any(is_removal) {
+            let term = self.leases.term();
+            let has_nothing_open = |entry: &SessionConnections| term.is_some_and(|term| entry.has_nothing_open(term));
+            let readers = self.sessions.iter().filter(|(_, entry)| !entry.holds_leases && !has_nothing_open(entry));
+            concerned.extend(readers.map(|(session, _)| (*session, EventScope::Removals)));
+        }
+        concerned
     }
 
     fn send_notices(&mut self) {
@@ -492,7 +562,7 @@ impl AttachedSessions {
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    use chordfs_types::namespace::{Ino, decode};
+    use chordfs_types::namespace::{Granted, Ino, decode};
 
     use super::*;
 
@@ -536,15 +606,50 @@ mod tests {
         FeedEvent::Inode { ino: Ino(ino), contents: true }
     }
 
+    /// Tells the others of a change by `origin`.
+    fn changed(feed: &SessionFeed, origin: u64, ino: u64) {
+        feed.attached.lock().push(Some(SessionId(origin)), &[event(ino)], Told::default(), false);
+    }
+
+    /// A feed of the node that leads in [`TERM`].
+    fn leading() -> SessionFeed {
+        let feed = SessionFeed::of_node(1);
+        feed.follow_leader(LeaderTerm { term: TERM, node_id: 1 }, Vec::new);
+        feed
+    }
+
+    /// Attaches a mount that has named what it has open.
+    fn mount(feed: &SessionFeed, id: u64) -> Arc<FakeConnection> {
+        let connection = connection(id, true);
+        feed.attach(SessionId(id), true, connection.clone(), 3, Instant::now());
+        feed.claim(SessionId(id), &[], |_| true);
+        feed.answer(SessionId(id), 3, None, Instant::now());
+        connection
+    }
+
+    /// Answers a query of the session about the inode.
+    fn read(feed: &SessionFeed, session: u64, ino: u64) -> Granted {
+        let told = Told { inos: vec![Ino(ino)], ..Told::default() };
+        match feed.read(Some(SessionId(session)), &told, &mut BTreeSet::new()) {
+            Ok(terms) => terms.granted,
+            Err(_) => panic!("another session has to let go first"),
+        }
+    }
+
+    /// The inodes of all events that arrived.
+    fn heard(connection: &FakeConnection) -> Vec<u64> {
+        connection.received.lock().drain(..).flat_map(|message| message.events).map(|event| event.ino().0).collect()
+    }
+
     #[test]
     fn all_sessions_except_the_origin_receive_the_events_and_a_closed_connection_is_forgotten() {
         let (feed, now) = (SessionFeed::default(), Instant::now());
         let (own, other, closed) = (connection(1, true), connection(2, true), connection(3, false));
-        feed.attach(SessionId(7), true, own.clone(), now);
-        feed.attach(SessionId(8), true, other.clone(), now);
-        feed.attach(SessionId(9), true, closed.clone(), now);
-        feed.push(Some(SessionId(7)), &[event(1)], Told::default(), false);
-        feed.push(Some(SessionId(7)), &[event(2)], Told::default(), false);
+        feed.attach(SessionId(7), true, own.clone(), 0, now);
+        feed.attach(SessionId(8), true, other.clone(), 0, now);
+        feed.attach(SessionId(9), true, closed.clone(), 0, now);
+        changed(&feed, 7, 1);
+        changed(&feed, 7, 2);
         assert!(own.received.lock().is_empty());
         let message = |ino| FeedMessage { notice: None, events: vec![event(ino)] };
         assert_eq!(*other.received.lock(), [message(1), message(2)]);
@@ -559,7 +664,7 @@ mod tests {
     fn a_lease_expires_without_messages_and_starts_anew_for_an_unknown_session() {
         let (feed, start, lease) = (SessionFeed::default(), Instant::now(), Duration::from_secs(60));
         let sessions = [SessionId(1), SessionId(2)];
-        feed.attach(SessionId(1), true, connection(1, true), start);
+        feed.attach(SessionId(1), true, connection(1, true), 0, start);
         assert_eq!(feed.expired(&sessions, start + lease / 2, lease), []);
         let report = ClientReport { dirty_bytes: 7, open_files: 1 };
         feed.note_report(1, report);
@@ -580,8 +685,8 @@ mod tests {
     fn a_silent_session_delays_the_answer_of_all_until_it_answers_or_ends() {
         let (feed, start, second) = (SessionFeed::default(), Instant::now(), Duration::from_secs(1));
         let (busy, silent) = (SessionId(1), SessionId(2));
-        feed.attach(busy, true, connection(1, true), start);
-        feed.attach(silent, true, connection(2, true), start);
+        feed.attach(busy, true, connection(1, true), 0, start);
+        feed.attach(silent, true, connection(2, true), 0, start);
         feed.answer(busy, 9, None, start);
         let all = |sessions: &[SessionId], at: u32| {
             feed.answered_by_all(sessions, start + at * second, TERM, (7, 75 * second))
@@ -601,8 +706,8 @@ mod tests {
     fn a_silent_session_that_had_nothing_open_delays_no_answer() {
         let (feed, now) = (SessionFeed::default(), Instant::now());
         let (busy, node) = (SessionId(1), SessionId(2));
-        feed.attach(busy, true, connection(1, true), now);
-        feed.attach(node, true, connection(2, true), now);
+        feed.attach(busy, true, connection(1, true), 0, now);
+        feed.attach(node, false, connection(2, true), 0, now);
         feed.answer(busy, 9, None, now);
         let all = |term: u64| feed.answered_by_all(&[busy, node], now, term, (7, Duration::from_secs(75)));
         let counted = |count: u64| Some(SessionRequests { term: TERM, count });
@@ -610,7 +715,7 @@ mod tests {
         feed.detach(2);
         assert_eq!(all(TERM), 9, "its connection was lost, and nothing else has changed");
         assert_eq!(all(TERM + 2), 3, "it may have opened a file at the leader in between");
-        feed.attach(node, true, connection(3, true), now);
+        feed.attach(node, false, connection(3, true), 0, now);
         feed.count_request(3);
         assert_eq!(all(TERM), 3, "the request may open a file");
         assert_eq!(feed.answer(node, 3, counted(0), now), 1);
@@ -624,12 +729,93 @@ mod tests {
     #[test]
     fn a_session_that_keeps_its_lease_and_never_answers_is_excused_after_some_time() {
         let (feed, start, second) = (SessionFeed::default(), Instant::now(), Duration::from_secs(1));
-        feed.attach(SessionId(1), true, connection(1, true), start);
+        feed.attach(SessionId(1), true, connection(1, true), 0, start);
         let answered = |at: u32| {
             feed.renew(1, start + at * second);
             feed.answered_by_all(&[SessionId(1)], start + at * second, TERM, (7, 20 * second))
         };
         assert_eq!([5, 10, 15, 19, 20].map(answered), [0, 0, 0, 0, 7]);
         assert_eq!([40, 45].map(answered), [0, 0], "it was silent in between");
+    }
+
+    /// Each change used to be sent to every mount.
+    #[test]
+    fn the_messages_of_a_change_do_not_grow_with_the_sessions_that_it_does_not_concern() {
+        let messages = |sessions: u64| {
+            let feed = leading();
+            let others: Vec<_> = (2..2 + sessions).map(|id| mount(&feed, id)).collect();
+            (2..2 + sessions).for_each(|id| drop(read(&feed, id, 1000 + id)));
+            (1..50).for_each(|ino| changed(&feed, 1, ino));
+            changed(&feed, 1, 1002);
+            others.iter().map(|other| other.received.lock().len()).sum::<usize>()
+        };
+        assert_eq!((messages(1), messages(100)), (1, 1));
+    }
+
+    #[test]
+    fn a_session_hears_of_what_it_may_have_open_without_a_lease() {
+        let feed = leading();
+        let (reader, writer) = (mount(&feed, 2), mount(&feed, 3));
+        let hears = |ino: u64| {
+            changed(&feed, 1, ino);
+            heard(&reader) == [ino]
+        };
+        // An answer that it must not remember: the other one is asked to let go, and it reads meanwhile.
+        read(&feed, 3, 7);
+        feed.attached.lock().leases.note_open(SessionId(2), &[Ino(7)]);
+        assert!(hears(7) && !hears(8), "it reads 7 alone");
+        // A lease that it gives back.
+        read(&feed, 2, 9);
+        changed(&feed, 1, 9);
+        let notice = reader.received.lock().pop().and_then(|message| message.notice).expect("it has a lease");
+        feed.acknowledge(2, notice, false);
+        assert_eq!(feed.contacts(&[SessionId(2)], Instant::now())[0].leases, 0);
+        assert!(hears(9), "it may have opened the file from memory");
+        // Having nothing open, it hears of nothing any longer.
+        let count = feed.answer(SessionId(2), 4, None, Instant::now());
+        feed.answer(SessionId(2), 4, Some(SessionRequests { term: TERM, count }), Instant::now());
+        assert!(!hears(7) && !hears(9));
+        drop(heard(&writer));
+    }
+
+    #[test]
+    fn a_session_hears_of_everything_from_when_it_attaches_until_it_has_named_its_open_files() {
+        let feed = leading();
+        let other = connection(2, true);
+        feed.attach(SessionId(2), true, other.clone(), 8, Instant::now());
+        feed.claim(SessionId(2), &[], |_| true);
+        changed(&feed, 1, 5);
+        feed.answer(SessionId(2), 7, None, Instant::now());
+        changed(&feed, 1, 6);
+        feed.answer(SessionId(2), 8, None, Instant::now());
+        changed(&feed, 1, 7);
+        assert_eq!(heard(&other), [5, 6]);
+    }
+
+    #[test]
+    fn a_session_without_leases_hears_of_removals_while_it_may_have_something_open() {
+        let feed = leading();
+        let node = connection(2, true);
+        feed.attach(SessionId(2), false, node.clone(), 0, Instant::now());
+        let remove = |ino: u64| {
+            let events = [event(1), FeedEvent::Orphaned { ino: Ino(ino) }];
+            feed.attached.lock().push(Some(SessionId(1)), &events, Told::default(), false);
+        };
+        remove(5);
+        feed.answer(SessionId(2), 0, Some(SessionRequests { term: TERM, count: 0 }), Instant::now());
+        remove(6);
+        feed.count_request(2);
+        remove(7);
+        assert_eq!(heard(&node), [5, 7]);
+    }
+
+    /// It opens files from memory without a request. A file that it had opened so was lost when another mount removed
+    /// it while the first was stopped.
+    #[test]
+    fn a_silent_session_with_leases_that_had_nothing_open_is_waited_for() {
+        let (feed, now) = (SessionFeed::default(), Instant::now());
+        feed.attach(SessionId(2), true, connection(2, true), 0, now);
+        feed.answer(SessionId(2), 3, Some(SessionRequests { term: TERM, count: 0 }), now);
+        assert_eq!(feed.answered_by_all(&[SessionId(2)], now, TERM, (7, Duration::from_secs(75))), 3);
     }
 }

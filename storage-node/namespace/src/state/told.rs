@@ -14,6 +14,8 @@ pub(crate) struct Told {
     pub inos: Vec<Ino>,
     /// Inodes that the session has created under numbers of its own.
     pub created: Vec<Ino>,
+    /// Inodes that the session has named as open.
+    pub open: Vec<Ino>,
 }
 
 impl Told {
@@ -33,13 +35,19 @@ impl Told {
             Ok(Answer::Entries { entries, .. }) => inos.extend(entries.iter().map(inode_of)),
             _ => {}
         }
-        Some(Self { inos, created: Vec::new() })
+        Some(Self { inos, ..Self::default() })
+    }
+
+    /// All inodes that it names.
+    pub(super) fn named(&self) -> Vec<Ino> {
+        [&self.inos[..], &self.created, &self.open].concat()
     }
 
     /// Adds the inode that the reply to a change describes, beside those of the change's events.
     pub(super) fn add_reply(&mut self, change: &Change, reply: &Result<Reply, FsError>) {
         match (change, reply) {
             (Change::MakeNumbered { ino, .. }, Ok(_)) => self.created.push(*ino),
+            (Change::HoldOrphans { inos }, _) => self.open.extend(inos),
             (_, Ok(Reply::Entry { attr, .. } | Reply::Attr(attr) | Reply::Removed { attr: Some(attr) })) => {
                 self.inos.push(attr.ino);
             }
