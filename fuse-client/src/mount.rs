@@ -140,7 +140,7 @@ fn namespace(
     }
     let write_back = WriteBack::start(Arc::new(session.clone()), urgency);
     let weak = Arc::downgrade(&write_back);
-    session.claim_leases(move || weak.upgrade().map_or_else(Vec::new, |write_back| write_back.unlogged()));
+    session.claim_leases(move || weak.upgrade().map_or_else(Vec::new, |write_back| write_back.unlogged_inos()));
     (write_back.clone(), Some(write_back))
 }
 

@@ -166,6 +166,66 @@ fn the_sessions_show_what_a_mount_has_open_and_not_stored() {
     mount.unmount();
 }
 
+/// A mount that is stopped while it holds leases makes another one wait: the operator sees for whom, and how often.
+#[test]
+fn what_a_mount_holds_and_who_waits_for_it_is_shown() {
+    let cluster = Cluster::start(1);
+    let (holder, other) = (TempMount::new(&cluster), TempMount::new(&cluster));
+    fs::create_dir(holder.join("folder")).unwrap();
+    let line = |mount: &TempMount| -> Vec<String> {
+        let status = ask(&cluster, 0, "status", &[]).stdout;
+        let of_mount = |line: &&str| line.contains(&*mount.path().to_string_lossy());
+        status.lines().find(of_mount).map_or(Vec::new(), |line| line.split_whitespace().map(str::to_owned).collect())
+    };
+    // MOUNT SESSION HEARD("0 s ago") LEASES RECALLS
+    let number = |line: &[String], column: usize| line.get(column).and_then(|cell| cell.parse::<u64>().ok());
+    wait_for("the mount holds leases", Duration::from_secs(20), || {
+        let line = line(&holder);
+        if number(&line, 5) > Some(0) { Ok(()) } else { Err(line.join(" ")) }
+    });
+    let pid = nix::unistd::Pid::from_raw(holder.pid() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| fs::write(other.join("folder/file"), "of the other one"));
+        wait_for("a recall is shown", Duration::from_secs(20), || {
+            let line = line(&holder);
+            if number(&line, 6) > Some(0) { Ok(()) } else { Err(line.join(" ")) }
+        });
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT).unwrap();
+        waiting.join().unwrap().unwrap();
+    });
+    let metrics = run("curl", &[&"-sf", &format!("http://{}:5059/metrics", cluster.ip(0))], cluster.folder()).stdout;
+    for counter in [r#"chordfs_lease_notices_total{kind="recalled"}"#, "chordfs_lease_waits_total"] {
+        let value = metrics.lines().find_map(|line| line.strip_prefix(counter)?.trim().parse::<u64>().ok());
+        assert!(value > Some(0), "{counter} in {metrics}");
+    }
+}
+
+#[test]
+fn changes_that_are_not_logged_yet_are_shown() {
+    let cluster = Cluster::start(1);
+    let mount = TempMount::new(&cluster);
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0.. {
+                if stop.load(Relaxed) {
+                    return;
+                }
+                fs::write(mount.join(format!("file-{number}")), "").unwrap();
+            }
+        });
+        wait_for("unlogged changes are shown", Duration::from_secs(60), || {
+            let url = format!("http://{}:5059/sessions", cluster.ip(0));
+            let sessions: Value = serde_json::from_str(&run("curl", &[&"-sf", &url], cluster.folder()).stdout).unwrap();
+            let all = sessions.as_array().unwrap();
+            let is_shown = all.iter().any(|session| session["unlogged_changes"].as_u64() > Some(0));
+            if is_shown { Ok(()) } else { Err(sessions.to_string()) }
+        });
+        stop.store(true, Relaxed);
+    });
+}
+
 /// Writes all the time until it is dropped. The mount stores what is some seconds old, and reports in the same rhythm:
 /// with pauses between the writes, every report could come when all of them were stored.
 struct Writer {

@@ -235,6 +235,11 @@ impl AdminClient {
     }
 
     /// The open sessions, if the node leads the namespace.
+    /// The sessions of the namespace, as `node` learns them from its leader.
+    pub async fn sessions(&self, node: NodeAddress) -> Result<Vec<SessionStatus>, AdminError> {
+        self.get(node, "/sessions").await
+    }
+
     pub async fn own_sessions(&self, node: NodeAddress) -> Result<Vec<SessionStatus>, AdminError> {
         self.get(node, "/sessions?own=true").await
     }

@@ -70,6 +70,20 @@ pub trait NamespaceClient: Send + Sync {
     }
     /// Forgets everything: events may have been missed.
     fn forget_all(&self) {}
+    /// Tells operators if a lease has ended under which changes were answered that are not logged.
+    fn lease_ended(&self, _ino: Ino) {}
+    /// What was answered and is not logged.
+    fn unlogged(&self) -> UnloggedChanges {
+        UnloggedChanges::default()
+    }
+}
+
+/// Changes that programs were told of and that are not logged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UnloggedChanges {
+    pub count: usize,
+    /// The time since the first of them was answered.
+    pub oldest: Duration,
 }
 
 /// A place in the order of a mount's changes. Later changes are logged after those that are applied in it, so it holds

@@ -81,7 +81,10 @@ impl FileSystem {
             }
             FeedEvent::Orphaned { ino } => self.orphaned(ino, receipt.clone(), done),
             FeedEvent::Recalled { ino } => self.await_kernel_names(ino, done),
-            FeedEvent::Revoked { ino } => self.forget_inode(ino, done),
+            FeedEvent::Revoked { ino } => {
+                self.namespace.lease_ended(ino);
+                self.forget_inode(ino, done);
+            }
             // What this mount has answered is being logged: see `let_go`.
             FeedEvent::Wanted { .. } => {}
         }

@@ -142,7 +142,13 @@ impl FileSystem {
 
     /// For operators.
     fn report(&self) -> ClientReport {
-        ClientReport { dirty_bytes: self.transfer.dirty_bytes(), open_files: self.opens.count() as u64 }
+        let unlogged = self.namespace.unlogged();
+        ClientReport {
+            dirty_bytes: self.transfer.dirty_bytes(),
+            open_files: self.opens.count() as u64,
+            unlogged_changes: unlogged.count as u64,
+            oldest_unlogged_millis: unlogged.oldest.as_millis() as u64,
+        }
     }
 
     /// Whether this mount has no file open and opens none now.

@@ -28,8 +28,9 @@ use std::{
     time::Duration,
 };
 
+use chordfs_log::warn_limited;
 use chordfs_net::{
-    clients::{ChangeLog, ChangeSlot, FsResult, NamespaceClient},
+    clients::{ChangeLog, ChangeSlot, FsResult, NamespaceClient, UnloggedChanges},
     operation,
     session::EventReceipt,
     tasks,
@@ -139,7 +140,7 @@ impl WriteBack {
     }
 
     /// Inodes with changes that are not logged.
-    pub fn unlogged(&self) -> Vec<Ino> {
+    pub fn unlogged_inos(&self) -> Vec<Ino> {
         self.state.lock().queue.unlogged()
     }
 
@@ -459,6 +460,26 @@ impl NamespaceClient for WriteBack {
             drop(logged.wait_for(|logged| *logged >= end).await);
             drop(waits);
         })
+    }
+
+    fn lease_ended(&self, ino: Ino) {
+        let mut state = self.state.lock();
+        if state.queue.has_unlogged(ino) {
+            let unlogged = state.queue.len();
+            let folder = state.paths.path(ino).unwrap_or_else(|| "not a folder, or not known".into());
+            warn_limited!(
+                inode = ino.0,
+                folder,
+                unlogged,
+                "this mount was not heard for a while, and another one has used this inode: what programs have changed \
+                 in it here and is not logged is refused where it contradicts the other"
+            );
+        }
+    }
+
+    fn unlogged(&self) -> UnloggedChanges {
+        let state = self.state.lock();
+        UnloggedChanges { count: state.queue.len(), oldest: state.queue.oldest_age().unwrap_or_default() }
     }
 
     fn forget_all(&self) {

@@ -154,7 +154,7 @@ impl Run {
             commit.await.expect("the task ends").expect("committed");
         }
         assert_eq!(self.mount.sync().await, Ok(()));
-        assert_eq!(self.mount.unlogged(), []);
+        assert_eq!(self.mount.unlogged_inos(), []);
         let (logged, model) = (tree(&self.log.tables.lock()), tree(&self.model));
         assert_eq!(logged, model);
     }
@@ -166,7 +166,7 @@ impl Run {
         trace(|| format!("{ino:?} is shared"));
         self.mount.let_go(vec![ino], false).await;
         assert!(
-            !self.mount.unlogged().contains(&ino) || !self.commits.is_empty(),
+            !self.mount.unlogged_inos().contains(&ino) || !self.commits.is_empty(),
             "it was let go while it is unlogged"
         );
     }
@@ -210,7 +210,7 @@ impl Run {
     /// Asks for the contents of a file of which everything is logged: they are those in the log.
     async fn open(&mut self) {
         let ino = self.any_ino().1;
-        if self.mount.unlogged().contains(&ino) {
+        if self.mount.unlogged_inos().contains(&ino) {
             return;
         }
         let expected = self.log.tables.lock().query(&Query::Open { ino });

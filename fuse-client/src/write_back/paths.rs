@@ -48,7 +48,17 @@ impl DirectoryPaths {
     /// The NAME of what is created at this place now: its path, as far as this mount has seen where its directories
     /// are.
     pub(super) fn name_at(&mut self, parent: Ino, name: &EntryName) -> Option<FileName> {
-        let (mut parts, mut at) = (vec![name.clone()], parent);
+        FileName::new(self.joined(parent, vec![name.clone()])?).ok()
+    }
+
+    /// Where a directory was seen last, for people.
+    pub(super) fn path(&mut self, directory: Ino) -> Option<String> {
+        let path = self.joined(directory, Vec::new())?;
+        Some(format!("/{}", String::from_utf8_lossy(&path)))
+    }
+
+    /// The names from the root to `at`, and behind them `parts`, last one first.
+    fn joined(&mut self, mut at: Ino, mut parts: Vec<EntryName>) -> Option<Vec<u8>> {
         while at != Ino::ROOT {
             let (above, name) = self.up(at)?.clone();
             // What was seen at different times may not be a tree.
@@ -60,7 +70,7 @@ impl DirectoryPaths {
         }
         parts.reverse();
         let parts: Vec<&[u8]> = parts.iter().map(EntryName::as_bytes).collect();
-        FileName::new(parts.join(&b'/')).ok()
+        Some(parts.join(&b'/'))
     }
 }
 
@@ -78,6 +88,7 @@ mod tests {
         paths.put(Ino(5), Ino::ROOT, name("a"));
         paths.put(Ino(6), Ino(5), name("b"));
         assert_eq!(paths.name_at(Ino(6), &name("c")).map(|name| name.to_string()).as_deref(), Some("a/b/c"));
+        assert_eq!((paths.path(Ino(6)).as_deref(), paths.path(Ino::ROOT).as_deref()), (Some("/a/b"), Some("/")));
         paths.put(Ino(5), Ino::ROOT, name("d"));
         assert_eq!((paths.at(Ino::ROOT, &name("a")), paths.at(Ino::ROOT, &name("d"))), (None, Some(Ino(5))));
         assert_eq!(paths.name_at(Ino(7), &name("c")), None, "it is not known where 7 is");

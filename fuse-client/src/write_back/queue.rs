@@ -137,6 +137,10 @@ impl ChangeQueue {
         self.drop_logged();
     }
 
+    pub(super) fn oldest_age(&self) -> Option<Duration> {
+        self.places.front().map(|oldest| oldest.since.elapsed())
+    }
+
     /// How long the oldest change has waited, and for what.
     pub(super) fn oldest(&self) -> Option<(Duration, String)> {
         let oldest = self.places.front()?;

@@ -6,6 +6,7 @@ pub mod config;
 pub mod drain;
 mod interrupt;
 pub mod ls;
+mod mounts;
 pub mod node_arg;
 pub mod output;
 pub mod pool_size;

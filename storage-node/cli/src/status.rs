@@ -14,6 +14,7 @@ use chordfs_types::{
 };
 
 use crate::{
+    mounts::mounts,
     node_arg::admin_client_with,
     output::{complain, runtime, write_out},
     table::table,
@@ -40,10 +41,13 @@ pub fn run(node: NodeAddress, json: bool, one: bool) -> ExitCode {
 }
 
 async fn ring(node: NodeAddress, json: bool) -> anyhow::Result<(String, HealthLevel)> {
-    let text = admin_client_with(DEADLINE).ring_json(node).await?;
+    let client = admin_client_with(DEADLINE);
+    // Both at once: either may take some seconds when nodes are dead.
+    let (text, sessions) = tokio::join!(client.ring_json(node), client.sessions(node));
+    let text = text?;
     let status: RingStatus = serde_json::from_str(&text).with_context(|| format!("the answer of {node}"))?;
     let level = status.health.level;
-    Ok((if json { text + "\n" } else { table(&status) }, level))
+    Ok((if json { text + "\n" } else { table(&status, &mounts(&sessions)) }, level))
 }
 
 async fn one_node(node: NodeAddress, json: bool) -> anyhow::Result<(String, HealthLevel)> {

@@ -1,4 +1,5 @@
-//! The ring's status for people: a line for each node with sizes in human units, then the lines about the whole ring.
+//! The ring's status for people: a line for each node with sizes in human units, then the lines about the whole ring,
+//! the mounts, and the verdict.
 
 use std::fmt::Write;
 
@@ -12,7 +13,7 @@ use crate::verdict::verdict;
 const HEAD: [&str; 9] = ["NODE", "ID", "STATE", "SHARE", "CHUNKS", "DATA", "FREE", "VOTES", "WORK"];
 const UNKNOWN: &str = "-";
 
-pub(crate) fn table(status: &RingStatus) -> String {
+pub(crate) fn table(status: &RingStatus, mounts: &str) -> String {
     let mut rows: Vec<[String; 9]> = vec![HEAD.map(str::to_owned)];
     rows.extend(status.nodes.iter().map(row));
     let mut out = aligned(&rows);
@@ -29,7 +30,7 @@ pub(crate) fn table(status: &RingStatus) -> String {
     line("namespace leader", leader);
     let voters: Vec<String> = status.namespace.voters.iter().map(|voter| status.voter_text(*voter)).collect();
     line("namespace voters", if voters.is_empty() { "none".into() } else { voters.join(", ") });
-    out + &verdict(&status.health)
+    out + mounts + &verdict(&status.health)
 }
 
 fn row(node: &NodeLine) -> [String; 9] {
@@ -83,10 +84,13 @@ mod tests {
         let nodes = vec![line(1, RingNodeState::Up), line(2, RingNodeState::Up), line(3, RingNodeState::Unreachable)];
         let (asked, health) = (voter(1), Health::default());
         let space = Some(RingSpace { capacity_bytes: 3 << 30, free_bytes: 2 << 30 });
-        let shown = table(&RingStatus { asked, nodes, under_replicated: Some(0), space, namespace, health });
+        let shown = table(
+            &RingStatus { asked, nodes, under_replicated: Some(0), space, namespace, health },
+            "mounts of no ring\n",
+        );
         assert!(shown.contains("room for files    2.00 GiB free of 3.00 GiB\n"), "{shown}");
         let wanted = "namespace voters  10.0.0.1:5057, 10.0.0.2:5057 (lags by 5000 entries), \
-                      10.0.0.3:5057 (no answer, lags by 70 entries)\nhealth            OK\n";
+                      10.0.0.3:5057 (no answer, lags by 70 entries)\nmounts of no ring\nhealth            OK\n";
         assert!(shown.ends_with(wanted), "{shown}");
     }
 }

@@ -29,13 +29,23 @@ fn table(sessions: &[SessionStatus]) -> Markup {
                         th.number scope="col" { "Open files" }
                         th.number scope="col" { "Removed files held open" }
                         th.number scope="col" { "Leases" }
+                        th.number scope="col" { "Recalls" }
+                        th.number scope="col" { "Not logged yet" }
                     }
                 }
                 tbody { @for session in sessions { (row(session)) } }
             }
         }
-        p.note { "Mounts report what they have not stored yet (dirty bytes) and how much they have open; nodes do not." }
+        p.note {
+            "Mounts report what they have not stored yet (dirty bytes), what they have open, and the changes of names and "
+            "attributes that are not logged yet; nodes do not. Recalls are messages about leases that a mount has not "
+            "answered: others wait for it."
+        }
     }
+}
+
+fn unlogged(session: &SessionStatus) -> String {
+    session.unlogged_text().unwrap_or_else(|| UNKNOWN.into())
 }
 
 fn row(session: &SessionStatus) -> Markup {
@@ -51,6 +61,8 @@ fn row(session: &SessionStatus) -> Markup {
             td.number { (session.open_files.map_or(UNKNOWN.into(), |files| files.to_string())) }
             td.number { (session.held_files) }
             td.number { (session.leases) }
+            td.number { (session.recalls) }
+            td.number { (unlogged(session)) }
         }
     }
 }

@@ -112,9 +112,13 @@ fn view(count: u8, silent: &[u8]) -> RingView {
         silent_seconds: 2,
         lease_seconds_left: 58,
         held_files: 0,
+        is_mount: true,
         leases: 12,
+        recalls: 1,
         dirty_bytes: Some(3 << 20),
         open_files: None,
+        unlogged_changes: Some(57),
+        oldest_unlogged_millis: Some(420),
     };
     let nodes = (0..count).map(history).collect();
     let history = RingHistory { asked: address(0), time: NOW, period_seconds: 60, nodes };

@@ -37,7 +37,7 @@ use std::{
 use chordfs_types::namespace::{Ino, SessionId};
 
 pub use self::intents::{ChangeKey, IntentId};
-pub use self::notices::{LeaseNotice, NoticeId, NoticeKind, WaitId};
+pub use self::notices::{LeaseNotice, NoticeCounts, NoticeId, NoticeKind, WaitId};
 use self::{held::HeldLeases, holders::Holders, intents::Intents, interest::Interests, notices::LeaseNotices};
 
 /// What a lease allows its holder.
@@ -401,6 +401,21 @@ impl LeaseTable {
     /// The number of leases that a session holds.
     pub fn held_by(&self, session: SessionId) -> usize {
         self.sessions.get(&session).map_or(0, |attached| attached.held.len())
+    }
+
+    /// The number of leases that are held.
+    pub fn held(&self) -> usize {
+        self.sessions.values().map(|attached| attached.held.len()).sum()
+    }
+
+    /// How many notices a session has not acknowledged.
+    pub fn unacknowledged_by(&self, session: SessionId) -> usize {
+        self.notices.unacknowledged_by(session)
+    }
+
+    /// How many notices were issued.
+    pub fn issued(&self) -> NoticeCounts {
+        self.notices.counts()
     }
 
     /// A session without any lease has nothing that could run out.

@@ -35,6 +35,26 @@ pub struct NoticeId {
     pub number: u64,
 }
 
+/// How many notices of each kind were issued.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NoticeCounts {
+    pub changed: u64,
+    pub recalled: u64,
+    pub revoked: u64,
+    pub wanted: u64,
+}
+
+impl NoticeCounts {
+    fn count(&mut self, kind: NoticeKind) {
+        *match kind {
+            NoticeKind::Changed => &mut self.changed,
+            NoticeKind::Recalled => &mut self.recalled,
+            NoticeKind::Revoked => &mut self.revoked,
+            NoticeKind::Wanted => &mut self.wanted,
+        } += 1;
+    }
+}
+
 /// An answer that waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WaitId(pub u64);
@@ -49,6 +69,8 @@ pub(crate) struct LeaseNotices {
     /// How many notices, or changes, each answer waits for.
     waits: BTreeMap<WaitId, usize>,
     issued: Vec<LeaseNotice>,
+    /// Of all terms of this process.
+    counts: NoticeCounts,
     released: Vec<WaitId>,
 }
 
@@ -80,6 +102,7 @@ impl LeaseNotices {
 
     pub(crate) fn issue(&mut self, session: SessionId, kind: NoticeKind, inos: Vec<Ino>) -> NoticeId {
         self.last += 1;
+        self.counts.count(kind);
         let id = NoticeId { session, number: self.last };
         inos.iter().for_each(|ino| self.by_ino.entry(*ino).or_default().push(id));
         self.issued.push(LeaseNotice { id, kind, inos: inos.clone() });
@@ -136,6 +159,16 @@ impl LeaseNotices {
         self.unlist(id, &notice.inos);
         notice.waits.into_iter().for_each(|wait| self.count_down(wait));
         Some((notice.kind, notice.inos))
+    }
+
+    pub(crate) fn counts(&self) -> NoticeCounts {
+        self.counts
+    }
+
+    /// How many notices the session has not acknowledged.
+    pub(crate) fn unacknowledged_by(&self, session: SessionId) -> usize {
+        let all = NoticeId { session, number: 1 }..=NoticeId { session, number: u64::MAX };
+        self.unacknowledged.range(all).count()
     }
 
     /// Takes the answers from the notices of one kind to a session.

@@ -46,7 +46,11 @@ use std::{
 use chordfs_history::latency::LatencyMeter;
 use chordfs_net::{http_pool::HttpPool, rpc::RpcPeer};
 use chordfs_tables::SessionDescription;
-use chordfs_types::{admin::SessionStatus, namespace::SessionId, ring_id::Neighbours};
+use chordfs_types::{
+    admin::{LeaseStatus, SessionStatus},
+    namespace::SessionId,
+    ring_id::Neighbours,
+};
 use duties::DutyStarter;
 pub use membership::missing::NO_NAMESPACE;
 use membership::resignation::VoterResignation;
@@ -112,7 +116,8 @@ pub struct MemberStatus {
     pub last_log_index: Option<u64>,
     pub applied_index: Option<u64>,
     pub snapshot_index: Option<u64>,
-    pub attached_sessions: usize,
+    /// See [`LeaseStatus`].
+    pub leases: LeaseStatus,
     /// Whether a leader has reported recently that a majority follows it, or this node is that leader.
     pub leader_confirmed: bool,
     /// While this node leads: of each other voter its ring address, the entries of the log that it has not confirmed,
@@ -251,13 +256,33 @@ impl Namespace {
             held_files: session.held_inodes as u64,
             dirty_bytes: contact.report.map(|report| report.dirty_bytes),
             open_files: contact.report.map(|report| report.open_files),
+            is_mount: session.holds_leases,
             leases: contact.leases as u64,
+            recalls: contact.recalls as u64,
+            unlogged_changes: contact.report.map(|report| report.unlogged_changes),
+            oldest_unlogged_millis: contact.report.map(|report| report.oldest_unlogged_millis),
         };
         Some(sessions.into_iter().zip(feed.contacts(&ids, Instant::now())).map(status).collect())
     }
 
+    fn lease_status(&self) -> LeaseStatus {
+        let NamespaceServices { feed, requests, .. } = &*self.services;
+        let (held, notices) = feed.lease_counts();
+        let (waits, waited) = requests.waits.total();
+        LeaseStatus {
+            sessions: feed.attached_sessions() as u64,
+            held: held as u64,
+            changed: notices.changed,
+            recalled: notices.recalled,
+            revoked: notices.revoked,
+            wanted: notices.wanted,
+            waits,
+            waited_millis: waited.as_millis() as u64,
+        }
+    }
+
     pub fn status(&self) -> MemberStatus {
-        let NamespaceServices { raft, leader, feed, .. } = &*self.services;
+        let NamespaceServices { raft, leader, .. } = &*self.services;
         let metrics = raft.metrics().clone();
         let members = &metrics.membership_config;
         let address = |uid: u64| members.get_node(&uid).map(|member| (uid, member.ring));
@@ -271,7 +296,7 @@ impl Namespace {
             last_log_index: metrics.last_log_index,
             applied_index: raft.state().last_applied().map(|log_id| log_id.index),
             snapshot_index: metrics.snapshot.map(|log_id| log_id.index),
-            attached_sessions: feed.attached_sessions(),
+            leases: self.lease_status(),
             leader_confirmed: leader.is_confirmed(),
             lags: raft.voter_lags(),
             failed: raft.failure(),

@@ -35,6 +35,7 @@ use crate::{
     serve::{
         garbage::{Deleter, GarbageCollector},
         lease_expiry::end_old_leases,
+        lease_waits::LeaseWaits,
         leases::SessionLeases,
         raft_api::RaftApi,
         requests::RequestHandler,
@@ -196,6 +197,7 @@ impl LocalMember {
             leader: leader.clone(),
             feed: feed.clone(),
             latency: Arc::default(),
+            waits: LeaseWaits::default(),
             stop: duties.stop.clone(),
             tasks: duties.tasks.clone(),
         };

@@ -403,7 +403,11 @@ async fn the_leader_receives_the_clients_report_once_for_each_change() {
     let (session, _events) = fake.open(&fake.nodes).await;
     let dirty = Arc::new(AtomicU64::new(5));
     let bytes = dirty.clone();
-    session.report_state(move || ClientReport { dirty_bytes: bytes.load(Ordering::SeqCst), open_files: 1 });
+    session.report_state(move || ClientReport {
+        dirty_bytes: bytes.load(Ordering::SeqCst),
+        open_files: 1,
+        ..ClientReport::default()
+    });
     let received = async |count: usize| {
         while fake.world.lock().reports.len() < count {
             tokio::time::sleep(Duration::from_millis(20)).await;

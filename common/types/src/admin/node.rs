@@ -106,6 +106,30 @@ pub struct NamespaceStatus {
     /// How far the other voters are behind; only the leader reports them.
     #[serde(default)]
     pub lags: Vec<VoterLag>,
+    /// What the reporting node has done about leases since it started. Only leaders do something.
+    #[serde(default)]
+    pub leases: LeaseStatus,
+}
+
+/// The leases of mounts on directories and inodes, at one node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseStatus {
+    /// Mounts and nodes that are connected to the namespace here.
+    pub sessions: u64,
+    /// Leases that are held now.
+    pub held: u64,
+    /// Messages to mounts that what they remember is out of date.
+    pub changed: u64,
+    /// Messages to mounts that another one wants to use what they hold alone.
+    pub recalled: u64,
+    /// Messages to mounts that leases have ended: they held too many, or claimed them in vain.
+    pub revoked: u64,
+    /// Messages to mounts that a program without a mount wants to read what they hold alone.
+    pub wanted: u64,
+    /// Requests that waited for other mounts.
+    pub waits: u64,
+    /// The time that they waited, in milliseconds.
+    pub waited_millis: u64,
 }
 
 /// A voter as the leader sees it.

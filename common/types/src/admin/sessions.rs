@@ -25,7 +25,28 @@ pub struct SessionStatus {
     /// Files and directories that programs have open there.
     #[serde(default)]
     pub open_files: Option<u64>,
+    /// Whether it may hold leases, as mounts do.
+    #[serde(default)]
+    pub is_mount: bool,
     /// Directories and inodes of which it may answer from memory.
     #[serde(default)]
     pub leases: u64,
+    /// Messages about its leases that it has not acknowledged. Others wait for it until it has, or until its leases have
+    /// run out.
+    #[serde(default)]
+    pub recalls: u64,
+    /// Changes that programs there were told of and that are not logged; `None` like `dirty_bytes`.
+    #[serde(default)]
+    pub unlogged_changes: Option<u64>,
+    /// The age of the first of them when it was reported, in milliseconds.
+    #[serde(default)]
+    pub oldest_unlogged_millis: Option<u64>,
+}
+
+impl SessionStatus {
+    /// The changes that are not logged, and the age of the first: `57, 0.4 s`. `None` if it has not reported them.
+    pub fn unlogged_text(&self) -> Option<String> {
+        let (count, millis) = (self.unlogged_changes?, self.oldest_unlogged_millis.unwrap_or_default());
+        Some(if count == 0 { "0".into() } else { format!("{count}, {:.1} s", millis as f64 / 1000.0) })
+    }
 }

@@ -6,6 +6,7 @@
 //! | `raft_api.rs` | Raft messages of other members |
 //! | `leases.rs` | closing sessions whose lease has expired |
 //! | `lease_expiry.rs` | ending what silent mounts may remember |
+//! | `lease_waits.rs` | how long requests wait for other mounts |
 //! | `pauses.rs` | noticing that this process did not run for a while |
 //! | `deletions.rs` | deleting chunks on all nodes, without waiting for those that fail |
 //! | `garbage.rs` | deleting orphaned files and dead versions |
@@ -14,6 +15,7 @@
 mod deletions;
 pub(crate) mod garbage;
 pub(crate) mod lease_expiry;
+pub(crate) mod lease_waits;
 pub(crate) mod leases;
 mod pauses;
 pub(crate) mod raft_api;

@@ -20,6 +20,7 @@ use openraft::{
 use tokio::time::{timeout, timeout_at};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use super::lease_waits::LeaseWaits;
 use crate::{
     answer_terms::{AnswerTerms, Wait},
     raft::{
@@ -45,6 +46,8 @@ pub(crate) struct RequestHandler {
     pub feed: Arc<SessionFeed>,
     /// The operations and queries that this node has carried out.
     pub latency: Arc<LatencyMeter>,
+    /// How long requests have waited for other mounts.
+    pub waits: LeaseWaits,
     pub stop: CancellationToken,
     pub tasks: TaskTracker,
 }
@@ -149,7 +152,7 @@ impl RequestHandler {
                 Some(Ok((answer, terms))) => {
                     return self.after_wait(terms, |granted| Response::Answered(answer, granted)).await;
                 }
-                Some(Err(recall)) => recall.over_by(end).await,
+                Some(Err(recall)) => self.waits.measure(recall.over_by(end)).await,
                 None => {}
             }
         }
@@ -165,9 +168,12 @@ impl RequestHandler {
         if terms.waits.is_empty() {
             return respond(terms.granted);
         }
-        for wait in terms.waits {
-            wait.over().await;
-        }
+        let all_over = async {
+            for wait in terms.waits {
+                wait.over().await;
+            }
+        };
+        self.waits.measure(all_over).await;
         if self.feed.generation() != terms.generation {
             return unavailable("the leader has changed before the answer could be given");
         }
@@ -253,7 +259,7 @@ impl RequestHandler {
         while Instant::now() < end {
             match self.raft.state().prepare(ops, &mut intent) {
                 Ok(term) => return Ok((intent, term)),
-                Err(NotReady::Wait(wait)) => wait.over_by(end).await,
+                Err(NotReady::Wait(wait)) => self.waits.measure(wait.over_by(end)).await,
                 Err(NotReady::NotLeading) if is_current => break,
                 Err(NotReady::NotLeading) => {
                     self.ensure_current().await?;

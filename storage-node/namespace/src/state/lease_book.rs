@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use chordfs_leases::{Lease, LeaseNotice, LeaseSettings, LeaseTable, NoticeId, NoticeKind, WaitId};
+use chordfs_leases::{Lease, LeaseNotice, LeaseSettings, LeaseTable, NoticeCounts, NoticeId, NoticeKind, WaitId};
 use chordfs_tables::AppliedOp;
 use chordfs_types::namespace::{FeedEvent, Granted, Ino, LEASE, SessionId};
 use tokio::sync::watch;
@@ -219,6 +219,21 @@ impl LeaseBook {
 
     pub(crate) fn held_by(&self, session: SessionId) -> usize {
         self.table.held_by(session)
+    }
+
+    /// How many notices the session has not acknowledged.
+    pub(crate) fn unacknowledged_by(&self, session: SessionId) -> usize {
+        self.table.unacknowledged_by(session)
+    }
+
+    /// How many leases are held.
+    pub(crate) fn held(&self) -> usize {
+        self.table.held()
+    }
+
+    /// How many notices of each kind were issued.
+    pub(crate) fn issued(&self) -> NoticeCounts {
+        self.table.issued()
     }
 
     /// Grants leases on everything that an answer tells. If one is refused, the session remembers nothing of it.

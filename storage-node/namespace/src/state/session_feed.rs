@@ -18,7 +18,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use chordfs_leases::{LeaseNotice, NoticeKind};
+use chordfs_leases::{LeaseNotice, NoticeCounts, NoticeKind};
 use chordfs_net::{
     boot_clock::since_boot,
     rpc::{RpcPeer, Value},
@@ -144,6 +144,8 @@ pub(crate) struct SessionContact {
     pub report: Option<ClientReport>,
     /// How many leases it holds.
     pub leases: usize,
+    /// How many messages about them it has not acknowledged.
+    pub recalls: usize,
 }
 
 impl SessionConnections {
@@ -441,9 +443,16 @@ impl SessionFeed {
                 silent: now.saturating_duration_since(entry.last_request),
                 report: entry.report,
                 leases: attached.leases.held_by(*id),
+                recalls: attached.leases.unacknowledged_by(*id),
             }
         };
         sessions.iter().map(contact).collect()
+    }
+
+    /// How many leases are held, and how many notices of each kind were issued.
+    pub(crate) fn lease_counts(&self) -> (usize, NoticeCounts) {
+        let attached = self.attached.lock();
+        (attached.leases.held(), attached.leases.issued())
     }
 
     pub(crate) fn attached_sessions(&self) -> usize {
@@ -666,12 +675,12 @@ mod tests {
         let sessions = [SessionId(1), SessionId(2)];
         feed.attach(SessionId(1), true, connection(1, true), 0, start);
         assert_eq!(feed.expired(&sessions, start + lease / 2, lease), []);
-        let report = ClientReport { dirty_bytes: 7, open_files: 1 };
+        let report = ClientReport { dirty_bytes: 7, open_files: 1, ..ClientReport::default() };
         feed.note_report(1, report);
         feed.note_report(9, ClientReport::default());
         let contacts = feed.contacts(&sessions, start + lease / 2);
         let addresses = vec![SocketAddr::from(([10, 0, 0, 1], 1))];
-        let known = SessionContact { addresses, silent: lease / 2, report: Some(report), leases: 0 };
+        let known = SessionContact { addresses, silent: lease / 2, report: Some(report), leases: 0, recalls: 0 };
         assert_eq!(contacts, [known, SessionContact::default()]);
         assert_eq!(feed.renew(1, start + lease / 2), Some(SessionId(1)));
         assert_eq!(feed.expired(&sessions, start + lease, lease), []);

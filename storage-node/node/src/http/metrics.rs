@@ -5,7 +5,7 @@
 use std::sync::OnceLock;
 
 use axum::{extract::Request, http::Method, middleware::Next, response::Response};
-use chordfs_types::admin::{CacheStatus, Health, HealthCode, RepairStatus};
+use chordfs_types::admin::{CacheStatus, Health, HealthCode, LeaseStatus, RepairStatus};
 use metrics::{counter, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
@@ -46,6 +46,18 @@ pub fn record_repair(status: &RepairStatus) {
         counter!("chordfs_repair_chunks_total", "way" => way).absolute(flow.chunks_moved);
         counter!("chordfs_repair_bytes_total", "way" => way).absolute(flow.bytes_moved);
     }
+}
+
+/// Records the leases of mounts, and what the leader of the namespace has asked mounts to let go.
+pub fn record_leases(status: &LeaseStatus) {
+    gauge!("chordfs_sessions").set(status.sessions as f64);
+    gauge!("chordfs_leases").set(status.held as f64);
+    let LeaseStatus { changed, recalled, revoked, wanted, .. } = *status;
+    for (kind, count) in [("changed", changed), ("recalled", recalled), ("revoked", revoked), ("wanted", wanted)] {
+        counter!("chordfs_lease_notices_total", "kind" => kind).absolute(count);
+    }
+    counter!("chordfs_lease_waits_total").absolute(status.waits);
+    counter!("chordfs_lease_wait_milliseconds_total").absolute(status.waited_millis);
 }
 
 /// Records the cache of chunks.

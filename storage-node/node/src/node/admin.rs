@@ -73,6 +73,7 @@ impl NodeAdmin for LocalAdmin {
                 leads: namespace.leads,
                 leader_confirmed: namespace.leader_confirmed,
                 lags: namespace.lags.into_iter().map(voter_lag).collect(),
+                leases: namespace.leases,
             },
             work: Work::of(&repair, self.departure.shown_drain().as_ref(), &self.scrub.status(), unix_now_secs()),
             repair,

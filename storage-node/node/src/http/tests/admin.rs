@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use chordfs_types::{
-    admin::{CacheStatus, NamespaceStatus, NodeState, NodeStatus, StoreStatus},
+    admin::{CacheStatus, LeaseStatus, NamespaceStatus, NodeState, NodeStatus, StoreStatus},
     chunk::{ChunkId, ChunkName, ChunkRef, FileName, Version},
     chunk_api::{ChunkList, ListedChunk},
     fs_error::FsError,
@@ -57,6 +57,7 @@ impl NodeAdmin for FakeNode {
                 leader: Some(node(2).ring_address()),
                 known: true,
                 leader_confirmed: true,
+                leases: LeaseStatus { held: 12, recalled: 2, waits: 3, ..LeaseStatus::default() },
                 ..NamespaceStatus::default()
             },
             work: Default::default(),
@@ -207,6 +208,9 @@ async fn status_and_metrics_show_the_node() {
         "chordfs_cache_misses_total 10",
         "chordfs_cache_items 4",
         "chordfs_cache_capacity_bytes 9",
+        "chordfs_leases 12",
+        "chordfs_lease_notices_total{kind=\"recalled\"} 2",
+        "chordfs_lease_waits_total 3",
         "chordfs_http_requests_total{plane=\"admin\",method=\"GET\",status=\"200\"}",
     ] {
         assert!(metrics.contains(line), "{line} in {metrics}");
