@@ -70,8 +70,8 @@ pub trait NamespaceClient: Send + Sync {
     }
     /// Forgets everything: events may have been missed.
     fn forget_all(&self) {}
-    /// Tells operators if a lease has ended under which changes were answered that are not logged.
-    fn lease_ended(&self, _ino: Ino) {}
+    /// Tells operators if leases have ended under which changes were answered that are not logged.
+    fn leases_ended(&self, _inos: &[Ino]) {}
     /// What was answered and is not logged.
     fn unlogged(&self) -> UnloggedChanges {
         UnloggedChanges::default()

@@ -22,6 +22,8 @@ pub fn names_of(change: &Change) -> Vec<(Ino, &EntryName)> {
         Change::Rename { parent, name, new_parent, new_name, .. } => vec![(*parent, name), (*new_parent, new_name)],
         Change::OpenSession { .. }
         | Change::CloseSession { .. }
+        | Change::SuspendSession { .. }
+        | Change::ResumeSession { .. }
         | Change::AllocateVersions { .. }
         | Change::AllocateInos { .. }
         | Change::MakeUnnamed { .. }

@@ -131,6 +131,7 @@ impl From<SessionRecordOfFormat9> for SessionRecord {
             // A leader that waits for a session in vain loses seconds; one that does not wait answers something stale.
             holds_leases: true,
             inos: VecDeque::new(),
+            is_suspended: false,
         }
     }
 }

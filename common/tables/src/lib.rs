@@ -331,6 +331,8 @@ impl Transaction<'_> {
         match change {
             Change::OpenSession { nonce, client, holds_leases } => self.open_session(*nonce, client, *holds_leases),
             Change::CloseSession { session } => self.close_session(*session),
+            Change::SuspendSession { session } => self.suspend_session(*session),
+            Change::ResumeSession { session } => self.resume_session(*session),
             Change::AllocateVersions { count } => self.allocate_to_session(*count),
             Change::Make { parent, name, node, exclusive } => self.make(*parent, name, node, *exclusive),
             Change::MakeUnnamed { file, node } => self.make_unnamed(file, node),

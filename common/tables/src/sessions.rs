@@ -8,7 +8,7 @@ use std::{collections::VecDeque, sync::Arc};
 use chordfs_types::{
     chunk::Version,
     fs_error::FsError,
-    namespace::{Ino, InoBlock, OpId, Reply, SessionId, VersionBlock},
+    namespace::{Ino, InoBlock, MAX_HOLDS, OpId, Reply, SessionId, VersionBlock},
 };
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
@@ -37,6 +37,8 @@ pub(super) struct SessionRecord {
     pub(super) holds_leases: bool,
     /// What is left of the inode numbers that were allocated to the session, in ascending order.
     pub(super) inos: VecDeque<InoBlock>,
+    /// It was silent for so long that it holds no lease, and no file without a name.
+    pub(super) is_suspended: bool,
 }
 
 #[cfg(test)]
@@ -83,7 +85,17 @@ impl Tables {
     /// The open sessions that may hold leases, in the order of their ids. A new leader does not know which leases the
     /// former one has granted, so it waits for all of these.
     pub fn potential_lease_holders(&self) -> impl Iterator<Item = SessionId> {
-        self.sessions.iter().filter(|(_, session)| session.holds_leases).map(|(id, _)| *id)
+        let may_hold = |session: &SessionRecord| session.holds_leases && !session.is_suspended;
+        self.sessions.iter().filter(move |(_, session)| may_hold(session)).map(|(id, _)| *id)
+    }
+
+    pub fn is_suspended(&self, id: SessionId) -> bool {
+        self.sessions.get(&id).is_some_and(|session| session.is_suspended)
+    }
+
+    /// Whether a session that has been silent for long is yet to be suspended, or holds files all the same.
+    pub fn is_to_be_suspended(&self, id: SessionId) -> bool {
+        self.sessions.get(&id).is_some_and(|session| !session.is_suspended || !session.holds.is_empty())
     }
 
     /// Whether the session is open and may hold leases.
@@ -143,6 +155,7 @@ impl Transaction<'_> {
             holds: OrdMap::new(),
             holds_leases,
             inos: VecDeque::new(),
+            is_suspended: false,
         };
         self.tables.sessions.insert(id, Arc::new(session));
         self.tables.nonces.insert(nonce, id);
@@ -158,6 +171,19 @@ impl Transaction<'_> {
         }
         self.tables.nonces.remove(&session.nonce);
         self.tables.sessions.remove(&id);
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn suspend_session(&mut self, id: SessionId) -> Result<Reply, FsError> {
+        let session = self.tables.session_mut(id).ok_or(FsError::NoSession)?;
+        session.is_suspended = true;
+        let held: Vec<Ino> = session.holds.keys().take(MAX_HOLDS).copied().collect();
+        held.into_iter().for_each(|ino| self.release(ino, id));
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn resume_session(&mut self, id: SessionId) -> Result<Reply, FsError> {
+        self.tables.session_mut(id).ok_or(FsError::NoSession)?.is_suspended = false;
         Ok(Reply::Done)
     }
 

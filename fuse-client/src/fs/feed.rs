@@ -15,6 +15,11 @@ use tracing::debug;
 
 use super::FileSystem;
 
+fn revoked(events: &[FeedEvent]) -> Vec<Ino> {
+    let revoked = events.iter().filter(|event| matches!(event, FeedEvent::Revoked { .. }));
+    revoked.map(FeedEvent::ino).collect()
+}
+
 impl FileSystem {
     /// Follows the change feed until the session ends.
     pub async fn follow_feed(self: Arc<Self>, mut events: mpsc::UnboundedReceiver<SessionEvent>) {
@@ -24,6 +29,7 @@ impl FileSystem {
             match event {
                 SessionEvent::Feed(events, done) => {
                     let inos: BTreeSet<Ino> = events.iter().map(FeedEvent::ino).collect();
+                    self.namespace.leases_ended(&revoked(&events));
                     let keeps = events.iter().all(|event| matches!(event, FeedEvent::Wanted { .. }));
                     self.let_go(&inos, keeps, &done);
                     events.into_iter().for_each(|event| self.handle_event(event, &receipt, &done));
@@ -81,10 +87,7 @@ impl FileSystem {
             }
             FeedEvent::Orphaned { ino } => self.orphaned(ino, receipt.clone(), done),
             FeedEvent::Recalled { ino } => self.await_kernel_names(ino, done),
-            FeedEvent::Revoked { ino } => {
-                self.namespace.lease_ended(ino);
-                self.forget_inode(ino, done);
-            }
+            FeedEvent::Revoked { ino } => self.forget_inode(ino, done),
             // What this mount has answered is being logged: see `let_go`.
             FeedEvent::Wanted { .. } => {}
         }

@@ -19,7 +19,8 @@
 //! is discarded, and each handle that writes the file receives the error at its next commit (see `error_seq`). A close
 //! reports its failure and discards nothing by itself: it may be the close of a child process, whose parent continues
 //! to write through the same descriptor. The same holds for a change of times or of the size, which any program may
-//! ask for while others write the file. Attributes that were to go with discarded data are then sent alone; if that
+//! ask for while others write the file. While data is kept for the next attempt, its place in the order of this mount's
+//! changes is kept as well. Attributes that were to go with discarded data are then sent alone; if that
 //! fails as many times, they are discarded in the same way.
 
 use std::{
@@ -58,17 +59,7 @@ pub(super) struct CommitGuard<'a> {
 
 impl Drop for CommitGuard<'_> {
     fn drop(&mut self) {
-        {
-            let mut state = self.file.state.lock();
-            state.end_commit();
-            self.file.account_memory(&state, 0);
-            self.file.note_committed(&state);
-            let discarded = state.take_discarded();
-            if !discarded.is_empty() {
-                self.file.transfer.discards.add(&state.attr().file, discarded);
-            }
-        }
-        self.file.end_slot();
+        self.file.end_commit();
     }
 }
 
@@ -165,8 +156,9 @@ impl FileData {
     fn note_failure(&self, error: FsError) {
         self.transfer.note_trouble();
         {
-            let failed_commits = self.state.lock().note_failed_commit();
-            if failed_commits < MAX_FAILED_COMMITS && is_transient(&error) {
+            let mut state = self.state.lock();
+            if state.note_failed_commit() < MAX_FAILED_COMMITS && is_transient(&error) {
+                state.await_repetition();
                 warn_limited!(ino = self.ino.0, %error, "written data is not committed yet, trying again");
                 return;
             }
@@ -184,6 +176,22 @@ impl FileData {
         if let Some(call) = self.transfer.on_data_loss.get() {
             call(self.ino);
         }
+    }
+
+    /// Ends the commit under way, if there is one. The caller has the commit lock.
+    pub(super) fn end_commit(&self) {
+        let is_repeated = {
+            let mut state = self.state.lock();
+            state.end_commit();
+            self.account_memory(&state, 0);
+            self.note_committed(&state);
+            let discarded = state.take_discarded();
+            if !discarded.is_empty() {
+                self.transfer.discards.add(&state.attr().file, discarded);
+            }
+            state.awaits_repetition()
+        };
+        self.end_slot(is_repeated);
     }
 
     pub(super) async fn lock_commits(&self) -> CommitGuard<'_> {
@@ -220,8 +228,10 @@ impl FileData {
             Ok(()) => self.publish(durability).await,
             Err(error) => Err(error),
         };
-        if matches!(stored, Err(FsError::NoSpace)) {
-            self.commit_what_fits().await;
+        match &stored {
+            Ok(_) => self.state.lock().end_repetition(),
+            Err(FsError::NoSpace) => self.commit_what_fits().await,
+            Err(_) => {}
         }
         stored
     }

@@ -3,11 +3,12 @@
 //! later.
 //!
 //! Whoever has the commit lock commits in the earliest place that is kept, whether it asked for that place or not: a
-//! commit that waited for a place behind another one's would otherwise wait for itself.
+//! commit that waited for a place behind another one's would otherwise wait for itself. If the commit fails and is to
+//! be repeated, the place is kept: a name that the file was given since must not be logged before its contents.
 
 use std::{sync::Arc, time::Duration};
 
-use chordfs_net::clients::ChangeSlot;
+use chordfs_net::{clients::ChangeSlot, operation};
 use chordfs_types::{
     fs_error::FsError,
     namespace::{Attr, Change, Reply},
@@ -19,13 +20,15 @@ use super::{CommitReason, FileData, Transfer};
 /// A close of a file that has more in memory waits until it is committed, so that what follows in the order need not
 /// wait for long.
 const MAX_LATER_BYTES: u64 = 4 << 20;
+/// The pause before a commit that has failed is repeated.
+const REPEAT_PAUSE: Duration = Duration::from_secs(1);
 /// After a commit has failed, closes wait for this long, so that programs are told of failures at once.
 const WARY_FOR: Duration = Duration::from_secs(10);
 
 /// The places that a file keeps.
 #[derive(Default)]
 pub(super) struct CommitSlots {
-    pending: Vec<Box<dyn ChangeSlot>>,
+    pending: Vec<Arc<dyn ChangeSlot>>,
     /// The place of the commit under way.
     current: Option<Arc<dyn ChangeSlot>>,
 }
@@ -41,15 +44,40 @@ impl FileData {
         }
         let slot = self.transfer.namespace.reserve(self.ino);
         let is_kept = slot.is_some();
-        self.slots.lock().pending.extend(slot);
+        self.slots.lock().pending.extend(slot.map(Arc::from));
         is_kept
     }
 
     /// Commits in a place that was kept, while no program waits.
+    /// Errors: the data was discarded.
     pub async fn commit_later(self: &Arc<Self>) -> Result<Option<Attr>, FsError> {
-        let _guard = self.lock_commits().await;
+        let deadline = self.transfer.settings.deadline;
+        loop {
+            // No program waits, so each attempt has the time of an operation.
+            let attempt = async {
+                let _guard = self.lock_commits().await;
+                self.begin_slot();
+                self.commit_and_report(CommitReason::SetAttr(&self.own_cursor)).await
+            };
+            let outcome = operation::run(deadline, deadline, || {}, attempt).await;
+            if outcome.is_ok() || !self.state.lock().awaits_repetition() {
+                return outcome;
+            }
+            tokio::time::sleep(REPEAT_PAUSE).await;
+        }
+    }
+
+    /// Commits if a place is kept: what is done to the file next comes after its contents. The caller has the commit
+    /// lock. Whoever has the file open is told of a failure.
+    pub(super) async fn commit_in_kept_place(self: &Arc<Self>) {
+        if self.slots.lock().pending.is_empty() {
+            return;
+        }
         self.begin_slot();
-        self.commit_and_report(CommitReason::SetAttr(&self.own_cursor)).await
+        if let Err(error) = self.commit_and_report(CommitReason::SetAttr(&self.own_cursor)).await {
+            tracing::debug!(ino = self.ino.0, %error, "a commit before a change of attributes has failed");
+        }
+        self.end_commit();
     }
 
     /// Takes the earliest place that is kept for the commit that begins now. The caller has the commit lock.
@@ -57,23 +85,29 @@ impl FileData {
         let mut pending = std::mem::take(&mut self.slots.lock().pending).into_iter();
         let slot = match pending.next() {
             Some(slot) => Some(slot),
-            None if self.is_dirty() => self.transfer.namespace.reserve(self.ino),
+            None if self.is_dirty() => self.transfer.namespace.reserve(self.ino).map(Arc::from),
             None => None,
         };
-        self.slots.lock().current = slot.map(Arc::from);
+        self.slots.lock().current = slot;
         drop(pending);
     }
 
-    /// Gives up all places. A change of attributes waits for those before it, which may be these.
+    /// Gives up all places: what was to be committed in them is cut off.
     pub(super) fn give_slots_up(&self) {
         let slots = std::mem::take(&mut *self.slots.lock());
         drop(slots);
     }
 
-    /// Ends the place of the commit that has ended.
-    pub(super) fn end_slot(&self) {
-        let current = self.slots.lock().current.take();
-        drop(current);
+    /// Ends the place of the commit that has ended, or keeps it for the next attempt.
+    pub(super) fn end_slot(&self, is_repeated: bool) {
+        let mut slots = self.slots.lock();
+        let current = slots.current.take();
+        if is_repeated {
+            slots.pending.splice(0..0, current);
+        } else {
+            drop(slots);
+            drop(current);
+        }
     }
 
     /// Sends a commit, in the place that is kept for it if there is one.

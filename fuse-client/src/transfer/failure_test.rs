@@ -685,3 +685,57 @@ fn a_conflict_that_comes_when_the_time_is_up_is_resolved_once() {
         assert!(fresh_read(&world).await[..101] == [&[3; 100][..], &[2]].concat());
     });
 }
+
+/// A mount that woke from a long sleep gave a file's place in the order up, because the first attempt to commit it had
+/// no time left: the file was renamed before it had its contents, and a crash would have left it so.
+#[test]
+fn a_commit_that_is_repeated_keeps_its_place() {
+    run(async {
+        for failures in [1, 9] {
+            let world = FakeRing::new(4096, 1);
+            let (transfer, order) = world.mount_with_places(settings());
+            let file = world.open(&transfer);
+            write(&file, 0, &[1; 100]).await.unwrap();
+            assert!(file.reserve_commit());
+            let renamed = order.take_place();
+            world.change_failures.lock().extend((0..failures).map(|_| (no_answer(), NotApplied)));
+            let committing = tokio::spawn({
+                let file = file.clone();
+                // The program's own time is over.
+                operation::run(
+                    Duration::ZERO,
+                    Duration::ZERO,
+                    || {},
+                    async move { file.commit_later().await.map(drop) },
+                )
+            });
+            until("the next attempt is awaited", || {
+                world.commits.load(SeqCst) > 0 && file.commit_lock.try_lock().is_ok()
+            })
+            .await;
+            assert!(!order.reaches(renamed));
+            let outcome = committing.await.unwrap();
+            assert!(order.reaches(renamed));
+            match failures {
+                1 => assert!(outcome.is_ok() && order.applied()[0] < renamed, "{:?}", order.applied()),
+                _ => assert!(outcome.is_err() && order.applied().is_empty(), "the data was discarded"),
+            }
+        }
+    });
+}
+
+/// A change of the mode gave the place up, too, if it came before the commit had begun.
+#[test]
+fn attributes_are_set_after_the_contents_that_have_a_place_before_them() {
+    run(async {
+        let world = FakeRing::new(4096, 1);
+        let (transfer, order) = world.mount_with_places(settings());
+        let file = world.open(&transfer);
+        write(&file, 0, &[1; 100]).await.unwrap();
+        assert!(file.reserve_commit());
+        let renamed = order.take_place();
+        file.set_attr(mode(0o600)).await.unwrap();
+        assert!(order.reaches(renamed) && order.applied()[0] < renamed, "{:?}", order.applied());
+        assert_eq!(fresh_read(&world).await, [1; 100]);
+    });
+}

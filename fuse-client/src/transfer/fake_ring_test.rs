@@ -1,11 +1,11 @@
 //! A namespace with one file, and a store for chunks, in memory. Answers are delayed and reordered (from a seed), tests
 //! can make calls fail or wait, and everything that a client must guarantee is asserted.
 
-use chordfs_net::clients::{ChunkTransport, NamespaceClient};
+use chordfs_net::clients::{ChangeSlot, ChunkTransport, NamespaceClient};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
 };
@@ -23,7 +23,10 @@ use chordfs_types::{
 };
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, Semaphore};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, Semaphore},
+};
 
 use super::{Transfer, TransferSettings, extents::ExtentMap, file::FileData};
 
@@ -139,7 +142,14 @@ impl FakeRing {
     }
 
     pub(super) fn mount(self: &Arc<Self>, settings: TransferSettings) -> Arc<Transfer> {
-        Transfer::with_clients(self.clone(), self.clone(), tokio::runtime::Handle::current(), settings)
+        Transfer::with_clients(self.clone(), self.clone(), Handle::current(), settings)
+    }
+
+    /// Like [`Self::mount`], with an order of changes: each that is answered before it is logged keeps a place in it.
+    pub(super) fn mount_with_places(self: &Arc<Self>, settings: TransferSettings) -> (Arc<Transfer>, Arc<FakeOrder>) {
+        let order = Arc::new_cyclic(|me| FakeOrder { ring: self.clone(), places: Mutex::default(), me: me.clone() });
+        let transfer = Transfer::with_clients(order.clone(), self.clone(), Handle::current(), settings);
+        (transfer, order)
     }
 
     /// Holds the reply to the next change back until the returned value is notified.
@@ -425,5 +435,84 @@ impl ChunkTransport for FakeRing {
             self.chunks.lock().values_mut().for_each(|stored| stored.durable = true);
             Ok(())
         })
+    }
+}
+
+/// The order of a mount's changes in front of a ring. It records in which place each change was made.
+pub(super) struct FakeOrder {
+    ring: Arc<FakeRing>,
+    places: Mutex<FakePlaces>,
+    me: Weak<Self>,
+}
+
+#[derive(Default)]
+struct FakePlaces {
+    next: u64,
+    /// Those that are kept.
+    open: HashSet<u64>,
+    /// The places of the commits that were applied.
+    applied: Vec<u64>,
+}
+
+impl FakeOrder {
+    /// Takes a place, as a change does that comes now and is answered at once.
+    pub(super) fn take_place(&self) -> u64 {
+        let mut places = self.places.lock();
+        places.next += 1;
+        places.next
+    }
+
+    /// Whether the log can come to this place.
+    pub(super) fn reaches(&self, place: u64) -> bool {
+        self.places.lock().open.iter().all(|open| *open > place)
+    }
+
+    pub(super) fn applied(&self) -> Vec<u64> {
+        self.places.lock().applied.clone()
+    }
+}
+
+struct FakeSlot {
+    order: Arc<FakeOrder>,
+    place: u64,
+}
+
+impl ChangeSlot for FakeSlot {
+    fn apply(&self, change: Change, is_last: bool) -> BoxFuture<'_, Result<Reply, FsError>> {
+        Box::pin(async move {
+            let reply = self.order.ring.apply(change).await?;
+            let mut places = self.order.places.lock();
+            places.applied.push(self.place);
+            if is_last {
+                places.open.remove(&self.place);
+            }
+            Ok(reply)
+        })
+    }
+}
+
+impl Drop for FakeSlot {
+    fn drop(&mut self) {
+        self.order.places.lock().open.remove(&self.place);
+    }
+}
+
+impl NamespaceClient for FakeOrder {
+    fn apply(&self, change: Change) -> BoxFuture<'_, Result<Reply, FsError>> {
+        self.ring.apply(change)
+    }
+
+    fn query(&self, query: Query) -> BoxFuture<'_, Result<Answer, FsError>> {
+        self.ring.query(query)
+    }
+
+    fn next_version(&self) -> BoxFuture<'_, Result<Version, FsError>> {
+        self.ring.next_version()
+    }
+
+    fn reserve(&self, _file: Ino) -> Option<Box<dyn ChangeSlot>> {
+        let place = self.take_place();
+        self.places.lock().open.insert(place);
+        Some(Box::new(FakeSlot { order: self.me.upgrade()?, place }))
     }
 }

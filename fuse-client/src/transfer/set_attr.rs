@@ -23,13 +23,21 @@ impl FileData {
     pub async fn set_attr(self: &Arc<Self>, set: SetAttr) -> Result<Attr, FsError> {
         let _waits = self.transfer.urgency.wait();
         let _guard = self.lock_commits().await;
-        self.give_slots_up();
         match set.truncate.as_ref().map(|truncate| truncate.size) {
-            None => self.set_without_truncation(set).await,
+            None => {
+                self.commit_in_kept_place().await;
+                self.set_without_truncation(set).await
+            }
             Some(size) if size > self.state.lock().max_bytes() => Err(FsError::FileTooLarge),
-            Some(0) => self.truncate_to_zero(set).await,
+            Some(0) => {
+                self.give_slots_up();
+                self.truncate_to_zero(set).await
+            }
             Some(size) => {
+                self.begin_slot();
                 self.commit_and_report(CommitReason::SetAttr(&self.own_cursor)).await?;
+                // The truncation comes after the contents, and not in their place.
+                self.end_slot(false);
                 self.truncate_to(size, set).await
             }
         }

@@ -76,6 +76,8 @@ pub(super) struct FileState {
     /// Errors by which written data was discarded.
     pub errors: ErrorSeq,
     failed_commits: u32,
+    /// The last commit has failed, and its data is kept for another attempt.
+    awaits_repetition: bool,
     /// Size of `dirty` from which it is searched for whole runs again, in bytes.
     scan_at: u64,
     streams: Streams,
@@ -128,6 +130,7 @@ impl FileState {
             failure: None,
             errors: ErrorSeq::default(),
             failed_commits: 0,
+            awaits_repetition: false,
             scan_at: 0,
             streams: Streams::default(),
         }

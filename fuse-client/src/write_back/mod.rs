@@ -60,6 +60,8 @@ use crate::urgency::Urgency;
 
 /// When so many changes are not logged, programs wait.
 const MAX_UNLOGGED: usize = 8192;
+/// How many folders a message to operators names.
+const SHOWN_FOLDERS: usize = 5;
 
 /// See the module.
 pub struct WriteBack {
@@ -462,19 +464,21 @@ impl NamespaceClient for WriteBack {
         })
     }
 
-    fn lease_ended(&self, ino: Ino) {
+    fn leases_ended(&self, inos: &[Ino]) {
         let mut state = self.state.lock();
-        if state.queue.has_unlogged(ino) {
-            let unlogged = state.queue.len();
-            let folder = state.paths.path(ino).unwrap_or_else(|| "not a folder, or not known".into());
-            warn_limited!(
-                inode = ino.0,
-                folder,
-                unlogged,
-                "this mount was not heard for a while, and another one has used this inode: what programs have changed \
-                 in it here and is not logged is refused where it contradicts the other"
-            );
+        let changed: Vec<Ino> = inos.iter().copied().filter(|ino| state.queue.has_unlogged(*ino)).collect();
+        if changed.is_empty() {
+            return;
         }
+        let folders: Vec<String> =
+            changed.iter().filter_map(|ino| state.paths.path(*ino)).take(SHOWN_FOLDERS).collect();
+        warn_limited!(
+            leases = changed.len(),
+            folders = folders.join(", "),
+            unlogged = state.queue.len(),
+            "leases have ended under which programs changed something that is not logged: the mount was silent for too \
+             long. What contradicts the changes of other mounts is refused; an error in this log names it"
+        );
     }
 
     fn unlogged(&self) -> UnloggedChanges {

@@ -69,7 +69,7 @@ pub(crate) struct LeaseNotices {
     /// How many notices, or changes, each answer waits for.
     waits: BTreeMap<WaitId, usize>,
     issued: Vec<LeaseNotice>,
-    /// Of all terms of this process.
+    /// They are never reset, also not when a term ends.
     counts: NoticeCounts,
     released: Vec<WaitId>,
 }

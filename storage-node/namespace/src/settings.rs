@@ -25,8 +25,11 @@ pub struct NamespaceSettings {
     pub message_deadline: Duration,
     /// How long an operation or a query may take before its sender has to send it again.
     pub call_deadline: Duration,
-    /// How long a session may send nothing before the leader closes it and releases its holds.
+    /// How long a session may send nothing before the leader releases its holds and closes it, or suspends that of a
+    /// mount.
     pub session_lease: Duration,
+    /// How long the session of a mount may send nothing before the leader closes it.
+    pub suspended_session: Duration,
     /// When the next snapshot is made.
     pub snapshots: SnapshotInterval,
     /// How many entries are kept after a snapshot, for followers that lag.
@@ -77,6 +80,7 @@ impl Default for NamespaceSettings {
             message_deadline: Duration::from_millis(1000),
             call_deadline: Duration::from_secs(10),
             session_lease: Duration::from_secs(60),
+            suspended_session: Duration::from_secs(15 * 60),
             snapshots: SnapshotInterval::default(),
             keep_entries: 2_000,
             log_file_bytes: 16 << 20,

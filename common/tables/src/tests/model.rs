@@ -147,6 +147,14 @@ impl Model {
         match change {
             Change::OpenSession { nonce, .. } => Ok(self.open_session(*nonce)),
             Change::CloseSession { session } => self.close_session(*session),
+            Change::SuspendSession { session } => self.suspend_session(*session),
+            Change::ResumeSession { session } => {
+                if self.sessions.contains_key(session) {
+                    Ok(Reply::Done)
+                } else {
+                    Err(FsError::NoSession)
+                }
+            }
             Change::AllocateVersions { count: 0 } => Err(refused()),
             Change::AllocateVersions { count } => {
                 let block = self.allocate(*count);
@@ -232,6 +240,15 @@ impl Model {
     fn close_session(&mut self, session: SessionId) -> Outcome {
         self.sessions.remove(&session).ok_or(FsError::NoSession)?;
         self.unused_inos.remove(&session);
+        let inos: Vec<Ino> = self.nodes.keys().copied().collect();
+        inos.into_iter().for_each(|ino| self.release(ino, session));
+        Ok(Reply::Done)
+    }
+
+    fn suspend_session(&mut self, session: SessionId) -> Outcome {
+        if !self.sessions.contains_key(&session) {
+            return Err(FsError::NoSession);
+        }
         let inos: Vec<Ino> = self.nodes.keys().copied().collect();
         inos.into_iter().for_each(|ino| self.release(ino, session));
         Ok(Reply::Done)

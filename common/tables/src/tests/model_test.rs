@@ -74,6 +74,8 @@ fn check_coverage(seen: &ResultCounts) {
         ("HoldOrphans", "Ok"),
         ("OpenSession", "Ok"),
         ("CloseSession", "Ok NoSession"),
+        ("SuspendSession", "Ok NoSession"),
+        ("ResumeSession", "Ok NoSession"),
         ("AllocateVersions", "Ok Invalid"),
         ("AllocateInos", "Ok Invalid"),
         ("MakeNumbered", "Ok Exists NotDirectory NoEntry Invalid"),

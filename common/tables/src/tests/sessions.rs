@@ -83,6 +83,26 @@ fn the_sessions_that_may_hold_leases_are_those_that_were_opened_so() {
 }
 
 #[test]
+fn a_suspended_session_holds_nothing_and_can_still_change_everything() {
+    let mut fixture = Fixture::new();
+    let session = SessionId(1);
+    let ino = fixture.file("a");
+    fixture.unlink("a", true).unwrap();
+    assert_eq!(fixture.tables.session_descriptions().next().unwrap().held_inodes, 1);
+    assert!(fixture.tables.is_to_be_suspended(session));
+    fixture.run_without_session(Change::SuspendSession { session }).unwrap();
+    assert!(fixture.tables.is_suspended(session) && !fixture.tables.is_to_be_suspended(session));
+    assert_eq!(fixture.tables.session_descriptions().next().unwrap().held_inodes, 0);
+    assert_eq!(fixture.tables.potential_lease_holders().count(), 0, "no new leader waits for it");
+    assert!(fixture.run(make("b")).is_ok());
+    assert!(fixture.run(Change::HoldOrphans { inos: vec![ino] }).is_ok());
+    assert!(fixture.tables.is_to_be_suspended(session), "it has taken a hold");
+    fixture.run_without_session(Change::ResumeSession { session }).unwrap();
+    assert_eq!(fixture.tables.potential_lease_holders().count(), 1);
+    assert_eq!(fixture.run_without_session(Change::ResumeSession { session: SessionId(9) }), Err(FsError::NoSession));
+}
+
+#[test]
 fn versions_are_allocated_once_and_never_zero() {
     let mut fixture = Fixture::new();
     let open = Change::OpenSession { nonce: 1, client: "".into(), holds_leases: false };

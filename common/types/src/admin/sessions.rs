@@ -15,7 +15,8 @@ pub struct SessionStatus {
     pub addresses: Vec<SocketAddr>,
     /// Since its last message.
     pub silent_seconds: u64,
-    /// The session is closed if it sends nothing for this long; a message renews it.
+    /// If it sends nothing for this long, it loses the files without a name that it holds open, and a node its session;
+    /// a message renews it.
     pub lease_seconds_left: u64,
     /// Files without a name that it holds open.
     pub held_files: u64,
@@ -31,8 +32,8 @@ pub struct SessionStatus {
     /// Directories and inodes of which it may answer from memory.
     #[serde(default)]
     pub leases: u64,
-    /// Messages about its leases that it has not acknowledged. Others wait for it until it has, or until its leases have
-    /// run out.
+    /// Messages about its leases that it has not acknowledged. Others wait for it until it has, or until its leases
+    /// have run out.
     #[serde(default)]
     pub recalls: u64,
     /// Changes that programs there were told of and that are not logged; `None` like `dirty_bytes`.

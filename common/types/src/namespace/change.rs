@@ -241,6 +241,17 @@ pub enum Change {
         /// As in `Make`.
         node: NewNode,
     },
+    /// Releases files that a session holds, at most [`MAX_HOLDS`], because it has been silent for long. It stays open,
+    /// so that what it has answered can still be logged, but no new leader waits for it. Answered with `Done`.
+    SuspendSession {
+        /// Must be open.
+        session: SessionId,
+    },
+    /// The session is there again, and may hold leases. Answered with `Done`.
+    ResumeSession {
+        /// Must be open.
+        session: SessionId,
+    },
 }
 
 /// The most files of one `HoldOrphans` or `Release`, which bounds the time that applying it takes.

@@ -134,6 +134,20 @@ impl FileState {
         self.failed_commits
     }
 
+    /// Notes that the data of the failed commit is kept for another attempt.
+    pub(crate) fn await_repetition(&mut self) {
+        self.awaits_repetition = true;
+    }
+
+    pub(crate) fn end_repetition(&mut self) {
+        self.awaits_repetition = false;
+    }
+
+    /// Whether a commit has failed that is to be repeated.
+    pub(crate) fn awaits_repetition(&self) -> bool {
+        self.awaits_repetition && self.is_dirty()
+    }
+
     /// Discards the data of the commit under way, but no data written since it began: that may belong to another
     /// program, which would not receive the error. Attributes may still be applied without the data that they were to
     /// go with; they are discarded when they fail alone.
@@ -145,7 +159,7 @@ impl FileState {
             (commit.sealed, commit.mtime) = (DirtyBytes::default(), commit.set.mtime);
         }
         self.discard_stored();
-        (self.failure, self.failed_commits) = (None, 0);
+        (self.failure, self.failed_commits, self.awaits_repetition) = (None, 0, false);
     }
 
     /// The chunks left in `sealed`: only partly written ones, once all uploads have ended.

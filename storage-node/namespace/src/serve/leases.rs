@@ -1,5 +1,8 @@
-//! The sessions' leases: the leader closes sessions that have sent nothing for too long. After a pause of this process
+//! The sessions' leases: what happens to sessions that have sent nothing for too long. After a pause of this process
 //! all leases begin anew, because requests that arrived meanwhile were not read.
+//!
+//! A mount is suspended first: others get what it has kept from them, and no leader waits for it. Its session stays for
+//! a while, because a laptop that slept may have changes which it answered, and they can be logged in no other session.
 
 use std::{
     sync::Arc,
@@ -31,16 +34,27 @@ impl SessionLeases {
             if term.replace(current) != Some(current) || paused {
                 self.feed.renew_all(Instant::now());
             }
-            self.close_expired().await;
+            self.end_expired().await;
         }
     }
 
-    async fn close_expired(&self) {
-        let sessions = self.raft.state().sessions();
-        for session in self.feed.expired(&sessions, Instant::now(), self.raft.settings().session_lease) {
-            match self.raft.propose(Change::CloseSession { session }, Time::now()).await {
-                Ok(_) => info_limited!(session = session.0, "closed a session whose lease has expired"),
-                Err(reason) => tracing::debug!(session = session.0, reason, "could not close an expired session"),
+    async fn end_expired(&self) {
+        let (state, settings, now) = (self.raft.state(), self.raft.settings(), Instant::now());
+        let sessions = state.sessions();
+        for (session, silent) in self.feed.silent(&sessions, now, settings.session_lease) {
+            let is_gone = silent >= settings.suspended_session || !state.may_hold_leases(session);
+            let (change, outcome) = if is_gone {
+                (Change::CloseSession { session }, "closed a session whose lease has expired")
+            } else if state.is_to_be_suspended(session) {
+                (Change::SuspendSession { session }, "suspended the session of a mount that is silent")
+            } else {
+                continue;
+            };
+            match self.raft.propose(change, Time::now()).await {
+                Ok(_) => info_limited!(session = session.0, "{outcome}"),
+                Err(reason) => {
+                    tracing::debug!(session = session.0, reason, "could not end what a silent session holds")
+                }
             }
         }
     }

@@ -97,6 +97,12 @@ impl RequestHandler {
         if !self.raft.state().has_session(session) {
             return Response::refused(FsError::NoSession);
         }
+        // Before it holds any lease: the next leader has to know that it may.
+        if self.raft.state().is_suspended(session)
+            && let Err(reason) = self.raft.propose(Change::ResumeSession { session }, Time::now()).await
+        {
+            return unavailable(reason);
+        }
         let holds_leases = self.raft.state().may_hold_leases(session);
         let (connection, applied) = (Arc::new(peer.clone()), self.raft.state().applied_index());
         let is_new = self.feed.attach(session, holds_leases, connection, applied, Instant::now());
@@ -330,9 +336,14 @@ fn may_open_a_file(request: &Request) -> bool {
 fn admit(op: &NamespaceOp) -> Result<(), FsError> {
     let refuse = |reason: &str| Err(FsError::Invalid { reason: reason.into() });
     match (&op.change, op.origin) {
-        (Change::PurgeOrphans { .. } | Change::ForgetDead { .. } | Change::FoundRoot { .. }, _) => {
-            refuse("only the namespace itself may do this")
-        }
+        (
+            Change::PurgeOrphans { .. }
+            | Change::ForgetDead { .. }
+            | Change::FoundRoot { .. }
+            | Change::SuspendSession { .. }
+            | Change::ResumeSession { .. },
+            _,
+        ) => refuse("only the namespace itself may do this"),
         (Change::OpenSession { .. } | Change::CloseSession { .. }, _) | (_, Some(OpId { .. })) => Ok(()),
         (_, None) => refuse("the change names no session"),
     }

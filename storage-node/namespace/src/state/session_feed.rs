@@ -177,8 +177,8 @@ impl SessionConnections {
         self.nothing_open == Some(SessionRequests { term, count: self.requests })
     }
 
-    /// Whether the session has nothing open and is opening nothing, although it may be gone: without leases, the opening
-    /// of a file takes a request.
+    /// Whether the session has nothing open and is opening nothing, although it may be gone: without leases, the
+    /// opening of a file takes a request.
     fn has_nothing_open(&self, term: u64) -> bool {
         !self.holds_leases && self.had_nothing_open(term)
     }
@@ -280,9 +280,9 @@ impl SessionFeed {
         requests
     }
 
-    /// Returns the place in the log up to which each of the open `sessions` holds what it has open. `excused` is a
-    /// place and how long ago it was applied here: a session that could have answered for that long is not waited for,
-    /// nor is one that has nothing open in this `term`.
+    /// Returns the place in the log up to which each of the `sessions` holds what it has open, which are open and not
+    /// suspended. `excused` is a place and how long ago it was applied here: a session that could have answered for
+    /// that long is not waited for, nor is one that has nothing open in this `term`.
     pub(crate) fn answered_by_all(
         &self,
         sessions: &[SessionId],
@@ -315,12 +315,13 @@ impl SessionFeed {
         self.attached.lock().leases.renew_all(since_boot());
     }
 
-    /// Returns those of the open `sessions` whose `lease` has expired. The lease of an unknown session starts now.
-    pub(crate) fn expired(&self, sessions: &[SessionId], now: Instant, lease: Duration) -> Vec<SessionId> {
+    /// Returns those of the open `sessions` that have been silent for a `time`, and for how long. The time of an
+    /// unknown session starts now.
+    pub(crate) fn silent(&self, sessions: &[SessionId], now: Instant, time: Duration) -> Vec<(SessionId, Duration)> {
         let mut attached = self.attached.lock();
         attached.sessions.retain(|id, entry| !entry.connections.is_empty() || sessions.contains(id));
-        let expired = |id: &&SessionId| now.duration_since(attached.session(**id, now).last_request) >= lease;
-        sessions.iter().filter(expired).copied().collect()
+        let silent = sessions.iter().map(|id| (*id, now.duration_since(attached.session(*id, now).last_request)));
+        silent.filter(|(_, silent)| *silent >= time).collect()
     }
 
     /// Follows the leader of the entry that is being applied: leases are granted by this node only while it leads.
@@ -405,6 +406,14 @@ impl SessionFeed {
     /// Ends the leases of a session that was closed.
     pub(crate) fn close_session(&self, session: SessionId) {
         self.attached.lock().leases.close(session);
+    }
+
+    /// Ends the leases and the connections of a session that was suspended: it may hold leases again only after it has
+    /// attached again.
+    pub(crate) fn suspend_session(&self, session: SessionId) {
+        let mut attached = self.attached.lock();
+        attached.leases.close(session);
+        attached.close(session);
     }
 
     /// Ends the leases that have run out. The connections of such a session are closed: it has missed something, and
@@ -674,7 +683,7 @@ mod tests {
         let (feed, start, lease) = (SessionFeed::default(), Instant::now(), Duration::from_secs(60));
         let sessions = [SessionId(1), SessionId(2)];
         feed.attach(SessionId(1), true, connection(1, true), 0, start);
-        assert_eq!(feed.expired(&sessions, start + lease / 2, lease), []);
+        assert_eq!(feed.silent(&sessions, start + lease / 2, lease), []);
         let report = ClientReport { dirty_bytes: 7, open_files: 1, ..ClientReport::default() };
         feed.note_report(1, report);
         feed.note_report(9, ClientReport::default());
@@ -683,10 +692,10 @@ mod tests {
         let known = SessionContact { addresses, silent: lease / 2, report: Some(report), leases: 0, recalls: 0 };
         assert_eq!(contacts, [known, SessionContact::default()]);
         assert_eq!(feed.renew(1, start + lease / 2), Some(SessionId(1)));
-        assert_eq!(feed.expired(&sessions, start + lease, lease), []);
-        assert_eq!(feed.expired(&sessions, start + lease * 3 / 2, lease), sessions);
+        assert_eq!(feed.silent(&sessions, start + lease, lease), []);
+        assert_eq!(feed.silent(&sessions, start + lease * 3 / 2, lease), sessions.map(|session| (session, lease)));
         feed.renew_all(start + lease * 3 / 2);
-        assert_eq!(feed.expired(&sessions, start + lease * 3 / 2, lease), []);
+        assert_eq!(feed.silent(&sessions, start + lease * 3 / 2, lease), []);
     }
 
     /// A mount that was silent for a quarter of a minute used to lose its open files.

@@ -123,11 +123,22 @@ impl NamespaceState {
         self.0.applied.read().tables.session_descriptions().take(limit).collect()
     }
 
-    /// The place of the last applied entry in the log, and the open sessions as of that entry.
+    /// The place of the last applied entry in the log, and the sessions as of that entry that are open and not
+    /// suspended.
     pub(crate) fn applied_and_sessions(&self) -> (u64, Vec<SessionId>) {
         let applied = self.0.applied.read();
-        let sessions = applied.tables.sessions().map(|(id, _)| id).collect();
+        let open = applied.tables.sessions().map(|(id, _)| id);
+        let sessions = open.filter(|id| !applied.tables.is_suspended(*id)).collect();
         (applied.last.map_or(0, |log_id| log_id.index), sessions)
+    }
+
+    pub(crate) fn is_suspended(&self, session: SessionId) -> bool {
+        self.0.applied.read().tables.is_suspended(session)
+    }
+
+    /// See [`Tables::is_to_be_suspended`].
+    pub(crate) fn is_to_be_suspended(&self, session: SessionId) -> bool {
+        self.0.applied.read().tables.is_to_be_suspended(session)
     }
 
     /// Whether the session remembers answers, as mounts do.
@@ -215,8 +226,10 @@ impl NamespaceState {
         applied.last = Some(log_id);
         let terms = feed.applied(ops, &results);
         for op in ops {
-            if let Change::CloseSession { session } = op.change {
-                feed.close_session(session);
+            match op.change {
+                Change::CloseSession { session } => feed.close_session(session),
+                Change::SuspendSession { session } => feed.suspend_session(session),
+                _ => {}
             }
         }
         drop(applied);

@@ -343,6 +343,32 @@ async fn a_session_that_sends_nothing_is_closed_and_one_that_renews_its_lease_is
     assert!(matches!(answer, Response::Applied(Err(FsError::NoSession), _)), "{answer:?}");
 }
 
+/// A laptop that slept for some minutes used to lose what it had answered and not logged.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_mount_is_suspended_resumes_when_it_attaches_and_is_closed_after_a_long_time() {
+    let settings = NamespaceSettings {
+        session_lease: Duration::from_secs(2),
+        suspended_session: Duration::from_secs(8),
+        ..NamespaceSettings::default()
+    };
+    let nodes = [Node::start(1, true, settings).await];
+    let state = nodes[0].namespace.services.raft.state();
+    let (mount, peer) = (open_session_that(true, &nodes, 1).await, Peer::new());
+    let attach = || Request::Attach { session: mount, claims: Vec::new() };
+    assert_eq!(nodes[0].ask(&peer, attach()).await, Response::Attached);
+    apply(&nodes, &make(mount, 1, "file")).await.unwrap();
+    apply(&nodes, &by(mount, 2, Change::Unlink { parent: Ino::ROOT, name: name("file"), hold: true })).await.unwrap();
+    eventually("it is suspended", || async { state.is_suspended(mount).then_some(()) }).await;
+    assert_eq!(state.session_descriptions(9)[0].held_inodes, 0, "it holds nothing");
+    let answer = nodes[0].ask(&peer, KEEP_ALIVE).await;
+    assert!(matches!(answer, Response::Unavailable { .. }), "it has to attach again: {answer:?}");
+
+    assert_eq!(nodes[0].ask(&Peer::new(), attach()).await, Response::Attached);
+    assert!(!state.is_suspended(mount));
+    apply(&nodes, &make(mount, 3, "answered before")).await.expect("it is logged in the same session");
+    eventually("it is closed", || async { (!state.has_session(mount)).then_some(()) }).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn contents_of_unlinked_files_are_deleted_and_an_idle_namespace_logs_nothing() {
     use chordfs_types::chunk::Version;

@@ -32,8 +32,8 @@ pub(crate) struct Tombstones {
 /// One ordered map over all versions: with a map for each version, a run took 400 bytes, since most versions have one.
 #[derive(Default)]
 struct TombstoneRuns {
-    /// The deleted spans by their first chunk, each with the index of its last chunk, which is included, and the time it
-    /// was added. Those of one version do not overlap.
+    /// The deleted spans by their first chunk, each with the index of its last chunk, which is included, and the time
+    /// it was added. Those of one version do not overlap.
     spans: BTreeMap<ChunkId, (u32, Instant)>,
     /// Oldest first: when each span was added, and its first chunk. A span that has become a part of a newer one is no
     /// longer in `spans`.

@@ -65,6 +65,8 @@ impl Generator {
                 | Change::PurgeOrphans { .. }
                 | Change::ForgetDead { .. }
                 | Change::CloseSession { .. }
+                | Change::SuspendSession { .. }
+                | Change::ResumeSession { .. }
         );
         if by_itself || self.rng.random_bool(0.02) {
             return None;
@@ -86,6 +88,8 @@ impl Generator {
                 holds_leases: self.rng.random(),
             },
             4 => Change::CloseSession { session: self.session(model) },
+            5 if self.rng.random_bool(0.2) => Change::SuspendSession { session: self.session(model) },
+            5 if self.rng.random_bool(0.2) => Change::ResumeSession { session: self.session(model) },
             5 if self.rng.random_bool(0.3) => Change::FoundRoot { uid: 1000, gid: self.rng.random_range(0..3) },
             5 if self.rng.random() => {
                 Change::AllocateInos { count: *[0, 2, 3, 5, 65_537].choose(&mut self.rng).unwrap() }
