@@ -319,3 +319,66 @@ fn a_tree_is_removed_while_another_mount_creates_in_it() {
         assert!(!two.join(&tree).exists() && !one.join(&tree).exists(), "round {round}");
     }
 }
+
+/// Two mounts change one folder all the time. Neither stands still, and both see the same at the end.
+fn fight(time: Duration) {
+    let cluster = Cluster::start(3);
+    let mounts = [TempMount::new(&cluster), TempMount::new(&cluster)];
+    fs::create_dir(mounts[0].join("folder")).unwrap();
+    let done = [AtomicUsize::new(0), AtomicUsize::new(0)];
+    let stop = AtomicBool::new(false);
+    let begun = Instant::now();
+    thread::scope(|scope| {
+        for (own, mount) in mounts.iter().enumerate() {
+            let (done, stop, folder) = (&done[own], &stop, mount.join("folder"));
+            scope.spawn(move || {
+                while !stop.load(Relaxed) {
+                    let number = done.load(Relaxed);
+                    fs::write(folder.join(format!("new-{own}-{number}")), "x").unwrap();
+                    fs::rename(folder.join(format!("new-{own}-{number}")), folder.join(format!("{own}-{number}")))
+                        .unwrap();
+                    remove_if_there(&folder.join(format!("{}-{number}", 1 - own)));
+                    if number % 20 == 0 {
+                        fs::read_dir(&folder).unwrap().for_each(|entry| drop(entry.unwrap()));
+                    }
+                    done.fetch_add(1, Relaxed);
+                }
+            });
+        }
+        while begun.elapsed() < time {
+            let before = [0, 1].map(|own| done[own].load(Relaxed));
+            wait_until("both go on", || [0, 1].iter().all(|own| done[*own].load(Relaxed) > before[*own] + 20));
+        }
+        stop.store(true, Relaxed);
+    });
+    let rounds = [0, 1].map(|own| done[own].load(Relaxed));
+    println!("{rounds:?} rounds of create, rename and remove in {:?}", begun.elapsed());
+    let [one, two] = mounts.each_ref().map(|mount| names_in(&mount.join("folder")));
+    assert_eq!(one, two);
+    assert!(one.iter().all(|name| !name.starts_with("new-")), "{one:?}");
+}
+
+fn remove_if_there(path: &Path) {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("remove {}: {error}", path.display()),
+        _ => {}
+    }
+}
+
+fn names_in(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn two_mounts_fight_for_one_folder() {
+    fight(Duration::from_secs(5));
+}
+
+#[test]
+#[ignore = "slow: ten minutes; SLOW_TESTS=1 tests/check.sh runs it"]
+fn two_mounts_fight_for_one_folder_for_ten_minutes() {
+    fight(Duration::from_secs(600));
+}

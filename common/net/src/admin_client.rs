@@ -235,13 +235,13 @@ impl AdminClient {
     }
 
     /// The open sessions, if the node leads the namespace.
+    pub async fn own_sessions(&self, node: NodeAddress) -> Result<Vec<SessionStatus>, AdminError> {
+        self.get(node, "/sessions?own=true").await
+    }
+
     /// The sessions of the namespace, as `node` learns them from its leader.
     pub async fn sessions(&self, node: NodeAddress) -> Result<Vec<SessionStatus>, AdminError> {
         self.get(node, "/sessions").await
-    }
-
-    pub async fn own_sessions(&self, node: NodeAddress) -> Result<Vec<SessionStatus>, AdminError> {
-        self.get(node, "/sessions?own=true").await
     }
 
     pub async fn scrub(&self, node: NodeAddress) -> Result<ScrubStatus, AdminError> {

@@ -78,7 +78,7 @@ pub trait NamespaceClient: Send + Sync {
     }
 }
 
-/// Changes that programs were told of and that are not logged.
+/// Changes that programs were told of and that are not logged, contents of closed files included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UnloggedChanges {
     pub count: usize,

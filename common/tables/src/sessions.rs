@@ -63,6 +63,8 @@ pub struct SessionDescription {
     pub held_inodes: usize,
     /// Whether it may hold leases on directories and inodes.
     pub holds_leases: bool,
+    /// It was silent for long, and has not come back yet.
+    pub is_suspended: bool,
 }
 
 impl Tables {
@@ -73,6 +75,7 @@ impl Tables {
             client: session.client.clone(),
             held_inodes: session.holds.len(),
             holds_leases: session.holds_leases,
+            is_suspended: session.is_suspended,
         };
         self.sessions.iter().map(describe)
     }

@@ -138,12 +138,11 @@ impl FileSystem {
         if attr.kind == FileKind::Directory {
             return self.note_removed_directory(attr);
         }
-        match (&removal.receipt, self.opens.hold(ino)) {
-            (None, false) => self.release_at_namespace(ino),
-            (Some(receipt), true) => self.hold_at_namespace(vec![ino], Some(receipt.clone())),
+        match &removal.receipt {
+            None => self.note_held(ino),
+            Some(receipt) if self.opens.hold(ino) => self.hold_at_namespace(vec![ino], Some(receipt.clone())),
             // A program of this mount may be creating it: the answer to that may be on its way still.
-            (Some(receipt), false) => self.creations.note_event(Some(ino), receipt),
-            (None, true) => {}
+            Some(receipt) => self.creations.note_event(Some(ino), receipt),
         }
     }
 

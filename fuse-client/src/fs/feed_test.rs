@@ -117,6 +117,22 @@ async fn a_file_whose_unlink_got_no_answer_is_released_at_its_last_close() {
     assert_eq!(releases(&mount), 1);
 }
 
+/// One program creates a file and waits for the answer. Another one has opened it, removes it, and closes it before the
+/// removal is answered: the file was released then, and its contents were purged while the first one had it open.
+#[tokio::test(start_paused = true)]
+async fn a_removed_file_is_not_released_while_it_may_be_one_that_is_being_created() {
+    let mount = TestMount::new();
+    let ino = mount.namespace.add(&name("f"), FileKind::File);
+    let creation = mount.fs.creations.begin();
+    mount.fs.note_held(ino);
+    settle().await;
+    assert_eq!(releases(&mount), 0);
+    drop(creation);
+    mount.fs.note_held(ino);
+    settle().await;
+    assert_eq!(releases(&mount), 1);
+}
+
 /// The feed reported a change while the answer to `Open` was on its way: the file was attached with the older contents
 /// and took them for the newest as long as it stayed open.
 #[tokio::test(start_paused = true)]

@@ -76,12 +76,12 @@ impl FileSystem {
             return;
         }
         match (removal.open, &removal.receipt) {
-            (Some(ino), _) if !self.opens.hold(ino) => self.release_at_namespace(ino),
+            (Some(ino), _) => self.note_held(ino),
             (None, Some(receipt)) => {
                 self.creations.note_event(None, receipt);
                 self.hold_at_namespace(self.opens.inos(), Some(receipt.clone()));
             }
-            _ => {}
+            (None, None) => {}
         }
     }
 
@@ -91,13 +91,13 @@ impl FileSystem {
         }
     }
 
-    /// Records the files that the namespace keeps for this mount. One that was closed meanwhile is released.
-    fn note_held(&self, inos: Vec<Ino>) {
-        for ino in inos {
-            self.cache.drop_attr(ino);
-            if !self.opens.hold(ino) {
-                self.release_at_namespace(ino);
-            }
+    /// Records that the namespace keeps the file for this mount. One that was closed meanwhile is released, unless it
+    /// may be one that is being created: its answer may be on its way still.
+    pub(super) fn note_held(&self, ino: Ino) {
+        // A creation that ends in between has opened its file before it ends.
+        let is_kept = self.opens.hold(ino) || self.creations.put_off_release(ino) || self.opens.hold(ino);
+        if !is_kept {
+            self.release_at_namespace(ino);
         }
     }
 }
@@ -117,7 +117,10 @@ pub(super) async fn send_holds(
         for part in inos(Wish::Hold).chunks(MAX_HOLDS) {
             let held = send_until_answered(&*namespace, Change::HoldOrphans { inos: part.to_vec() }).await;
             if let (Some(Reply::Held { inos }), Some(fs)) = (held, fs.upgrade()) {
-                fs.note_held(inos);
+                for ino in inos {
+                    fs.cache.drop_attr(ino);
+                    fs.note_held(ino);
+                }
             }
         }
         for part in inos(Wish::Release).chunks(MAX_HOLDS) {

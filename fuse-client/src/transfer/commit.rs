@@ -19,9 +19,11 @@
 //! is discarded, and each handle that writes the file receives the error at its next commit (see `error_seq`). A close
 //! reports its failure and discards nothing by itself: it may be the close of a child process, whose parent continues
 //! to write through the same descriptor. The same holds for a change of times or of the size, which any program may
-//! ask for while others write the file. While data is kept for the next attempt, its place in the order of this mount's
-//! changes is kept as well. Attributes that were to go with discarded data are then sent alone; if that
+//! ask for while others write the file. Attributes that were to go with discarded data are then sent alone; if that
 //! fails as many times, they are discarded in the same way.
+//!
+//! While data is kept for the next attempt, its place in the order of this mount's changes is kept as well, for some
+//! seconds (`commit_later`).
 
 use std::{
     collections::BTreeMap,
@@ -243,7 +245,8 @@ impl FileData {
             Err(error) => Err(error),
         };
         let committed = match drafted {
-            Ok(commits) => self.send_commits(commits, &[]).await.map(drop),
+            // The rest follows in the same place.
+            Ok(commits) => self.send_commits(commits, &[], false).await.map(drop),
             Err(error) => Err(error),
         };
         if let Err(error) = committed {
@@ -367,19 +370,25 @@ impl FileData {
 
     async fn apply_commit(&self, merged: &BTreeMap<u32, Merged>) -> Result<Option<Attr>, FsError> {
         let (commits, replaced) = self.sync_if_needed().await?.draft_commit(merged)?;
-        let newest = self.send_commits(commits, &replaced).await?;
+        let newest = self.send_commits(commits, &replaced, true).await?;
         let mut state = self.state.lock();
         state.note_committed(&replaced);
         self.account_memory(&state, 0);
         Ok(newest)
     }
 
-    async fn send_commits(&self, commits: Vec<Commit>, replaced: &[Extent]) -> Result<Option<Attr>, FsError> {
+    /// `are_last`: nothing else is expected to follow in their place in the order of changes.
+    async fn send_commits(
+        &self,
+        commits: Vec<Commit>,
+        replaced: &[Extent],
+        are_last: bool,
+    ) -> Result<Option<Attr>, FsError> {
         let (mut newest, count) = (None, commits.len());
         for (number, commit) in (1..).zip(commits) {
             let sent_to = self.state.lock().sent_to(&commit);
             let change = Change::Commit { ino: self.ino, commit: commit.clone() };
-            let attr = match self.send_commit(change, number == count).await {
+            let attr = match self.send_commit(change, are_last && number == count).await {
                 Ok(Reply::Attr(attr)) => attr,
                 Ok(other) => return Err(unexpected("Commit", &other)),
                 Err(error) => {

@@ -4,10 +4,12 @@
 //!
 //! Whoever has the commit lock commits in the earliest place that is kept, whether it asked for that place or not: a
 //! commit that waited for a place behind another one's would otherwise wait for itself. If the commit fails and is to
-//! be repeated, the place is kept: a name that the file was given since must not be logged before its contents.
+//! be repeated, the place is kept for a while: a name that the file was given since should not be logged before its
+//! contents.
 
 use std::{sync::Arc, time::Duration};
 
+use chordfs_log::warn_limited;
 use chordfs_net::{clients::ChangeSlot, operation};
 use chordfs_types::{
     fs_error::FsError,
@@ -21,7 +23,9 @@ use super::{CommitReason, FileData, Transfer};
 /// wait for long.
 const MAX_LATER_BYTES: u64 = 4 << 20;
 /// The pause before a commit that has failed is repeated.
-const REPEAT_PAUSE: Duration = Duration::from_secs(1);
+const REPEAT_PAUSE: Duration = Duration::from_secs(2);
+/// How long a place is kept after the first failure. Everything that was answered after it waits.
+const KEPT_FOR: Duration = Duration::from_secs(10);
 /// After a commit has failed, closes wait for this long, so that programs are told of failures at once.
 const WARY_FOR: Duration = Duration::from_secs(10);
 
@@ -52,6 +56,7 @@ impl FileData {
     /// Errors: the data was discarded.
     pub async fn commit_later(self: &Arc<Self>) -> Result<Option<Attr>, FsError> {
         let deadline = self.transfer.settings.deadline;
+        let mut kept_until = None;
         loop {
             // No program waits, so each attempt has the time of an operation.
             let attempt = async {
@@ -59,25 +64,43 @@ impl FileData {
                 self.begin_slot();
                 self.commit_and_report(CommitReason::SetAttr(&self.own_cursor)).await
             };
-            let outcome = operation::run(deadline, deadline, || {}, attempt).await;
+            let attempt = Box::pin(operation::run(deadline, deadline, || {}, attempt));
+            let outcome = self.in_place_until(kept_until, attempt).await;
             if outcome.is_ok() || !self.state.lock().awaits_repetition() {
                 return outcome;
             }
+            // The first attempt may have failed only because this machine slept.
+            kept_until.get_or_insert_with(|| Instant::now() + KEPT_FOR);
             tokio::time::sleep(REPEAT_PAUSE).await;
         }
     }
 
+    /// Carries a commit out. At the time `until` the places that are kept are given up.
+    async fn in_place_until<T>(&self, until: Option<Instant>, commit: impl Future<Output = T>) -> T {
+        let Some(until) = until else { return commit.await };
+        let mut commit = std::pin::pin!(commit);
+        match tokio::time::timeout_at(until, &mut commit).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                warn_limited!(ino = self.ino.0, "what was done after a file was written is logged before its contents");
+                self.give_slots_up();
+                commit.await
+            }
+        }
+    }
+
     /// Commits if a place is kept: what is done to the file next comes after its contents. The caller has the commit
-    /// lock. Whoever has the file open is told of a failure.
-    pub(super) async fn commit_in_kept_place(self: &Arc<Self>) {
+    /// lock.
+    ///
+    /// Errors: the commit has failed, and its place may be kept still.
+    pub(super) async fn commit_in_kept_place(self: &Arc<Self>) -> Result<(), FsError> {
         if self.slots.lock().pending.is_empty() {
-            return;
+            return Ok(());
         }
         self.begin_slot();
-        if let Err(error) = self.commit_and_report(CommitReason::SetAttr(&self.own_cursor)).await {
-            tracing::debug!(ino = self.ino.0, %error, "a commit before a change of attributes has failed");
-        }
+        let committed = self.commit_and_report(CommitReason::SetAttr(&self.own_cursor)).await;
         self.end_commit();
+        committed.map(drop)
     }
 
     /// Takes the earliest place that is kept for the commit that begins now. The caller has the commit lock.
@@ -92,7 +115,7 @@ impl FileData {
         drop(pending);
     }
 
-    /// Gives up all places: what was to be committed in them is cut off.
+    /// Gives up all places.
     pub(super) fn give_slots_up(&self) {
         let slots = std::mem::take(&mut *self.slots.lock());
         drop(slots);

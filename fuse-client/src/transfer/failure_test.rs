@@ -739,3 +739,41 @@ fn attributes_are_set_after_the_contents_that_have_a_place_before_them() {
         assert_eq!(fresh_read(&world).await, [1; 100]);
     });
 }
+
+/// Programs are to be told of a failure by the next close, and not by one that comes much later.
+#[test]
+fn closes_wait_for_a_while_after_a_commit_has_failed() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        let world = FakeRing::new(4096, 1);
+        let (transfer, _order) = world.mount_with_places(settings());
+        let file = world.open(&transfer);
+        write(&file, 0, &[1; 100]).await.unwrap();
+        world.change_failures.lock().push((no_answer(), NotApplied));
+        assert_eq!(file.commit(Durability::Memory).await, Err(no_answer()));
+        assert!(!file.reserve_commit(), "the close commits by itself");
+        tokio::time::advance(Duration::from_secs(9)).await;
+        assert!(!file.reserve_commit());
+        file.commit(Durability::Memory).await.unwrap();
+        write(&file, 0, &[2; 100]).await.unwrap();
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert!(file.reserve_commit());
+    });
+}
+
+/// What follows in the order would wait for long.
+#[test]
+fn a_close_with_much_in_memory_waits() {
+    run(async {
+        let world = FakeRing::new(4096, 1);
+        world.put_gate.forget_permits(Semaphore::MAX_PERMITS);
+        let (transfer, _order) = world.mount_with_places(settings());
+        let file = world.open(&transfer);
+        write(&file, 0, &vec![1; 3 << 20]).await.unwrap();
+        assert!(file.reserve_commit());
+        write(&file, 3 << 20, &vec![1; 2 << 20]).await.unwrap();
+        assert!(!file.reserve_commit());
+        world.put_gate.add_permits(Semaphore::MAX_PERMITS);
+        file.commit(Durability::Memory).await.unwrap();
+    });
+}

@@ -25,7 +25,8 @@ impl FileData {
         let _guard = self.lock_commits().await;
         match set.truncate.as_ref().map(|truncate| truncate.size) {
             None => {
-                self.commit_in_kept_place().await;
+                // Sent before them, it could wait for the place of the contents, while it has the commit lock.
+                self.commit_in_kept_place().await?;
                 self.set_without_truncation(set).await
             }
             Some(size) if size > self.state.lock().max_bytes() => Err(FsError::FileTooLarge),

@@ -477,13 +477,14 @@ impl NamespaceClient for WriteBack {
             folders = folders.join(", "),
             unlogged = state.queue.len(),
             "leases have ended under which programs changed something that is not logged: the mount was silent for too \
-             long. What contradicts the changes of other mounts is refused; an error in this log names it"
+             long, or held too many. What contradicts the changes of other mounts is refused; an error in this log names it"
         );
     }
 
     fn unlogged(&self) -> UnloggedChanges {
         let state = self.state.lock();
-        UnloggedChanges { count: state.queue.len(), oldest: state.queue.oldest_age().unwrap_or_default() }
+        let count = state.queue.len() + state.queue.slots();
+        UnloggedChanges { count, oldest: state.queue.oldest_age().unwrap_or_default() }
     }
 
     fn forget_all(&self) {

@@ -429,6 +429,27 @@ async fn changes_are_answered_while_nothing_is_logged() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn programs_wait_when_too_many_changes_are_not_logged() {
+    let log = Arc::new(FakeLog::new());
+    let mount = mount_that_knows_the_root(&log).await;
+    let standstill = log.standstill.lock().await;
+    let set = |mode| Change::SetAttr { ino: Ino::ROOT, set: SetAttr { mode: Some(mode), ..SetAttr::default() } };
+    for number in 0..super::MAX_UNLOGGED {
+        mount.apply(set((number % 512) as u16)).await.expect("set");
+    }
+    assert_eq!(NamespaceClient::unlogged(&*mount).count, super::MAX_UNLOGGED);
+    let waiting = tokio::spawn({
+        let (mount, change) = (mount.clone(), set(0o700));
+        async move { mount.apply(change).await.map(drop) }
+    });
+    tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    assert!(!waiting.is_finished() && mount.reserve(Ino::ROOT).is_none());
+    drop(standstill);
+    waiting.await.expect("no panic").expect("set");
+    mount.sync().await.expect("logged");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_change_that_is_refused_after_it_was_answered_is_told_once_and_forgotten() {
     let log = Arc::new(FakeLog::new());
     let mount = mount_that_knows_the_root(&log).await;

@@ -137,6 +137,11 @@ impl ChangeQueue {
         self.drop_logged();
     }
 
+    /// How many places are kept for contents.
+    pub(super) fn slots(&self) -> usize {
+        self.slots.values().sum()
+    }
+
     pub(super) fn oldest_age(&self) -> Option<Duration> {
         self.places.front().map(|oldest| oldest.since.elapsed())
     }

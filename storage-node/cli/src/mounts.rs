@@ -24,7 +24,7 @@ fn row(session: &SessionStatus) -> [String; 7] {
     [
         session.client.clone(),
         session.id.to_string(),
-        format!("{} s ago", session.silent_seconds),
+        format!("{} s ago{}", session.silent_seconds, if session.is_suspended { ", suspended" } else { "" }),
         session.leases.to_string(),
         session.recalls.to_string(),
         session.dirty_bytes.map_or(UNKNOWN.into(), human),
@@ -48,18 +48,20 @@ mod tests {
             dirty_bytes: Some(3 << 20),
             open_files: Some(1),
             is_mount: true,
+            is_suspended: false,
             leases: 1204,
             recalls: 1,
             unlogged_changes: Some(57),
             oldest_unlogged_millis: Some(420),
         };
         let silent =
-            SessionStatus { id: 8, dirty_bytes: None, unlogged_changes: None, silent_seconds: 31, ..mount.clone() };
+            SessionStatus { id: 8, dirty_bytes: None, unlogged_changes: None, silent_seconds: 91, ..mount.clone() };
+        let silent = SessionStatus { is_suspended: true, ..silent };
         let node = SessionStatus { client: "storage-node 10.0.0.1:5057".into(), is_mount: false, ..mount.clone() };
         let expected = "mounts            2\n\
-                        MOUNT            SESSION  HEARD     LEASES  RECALLS  NOT STORED  NOT LOGGED\n\
-                        host:/mnt/chord  7        2 s ago   1204    1        3.00 MiB    57, 0.4 s\n\
-                        host:/mnt/chord  8        31 s ago  1204    1        -           -\n";
+                        MOUNT            SESSION  HEARD                LEASES  RECALLS  NOT STORED  NOT LOGGED\n\
+                        host:/mnt/chord  7        2 s ago              1204    1        3.00 MiB    57, 0.4 s\n\
+                        host:/mnt/chord  8        91 s ago, suspended  1204    1        -           -\n";
         assert_eq!(mounts(&Ok(vec![mount, node.clone(), silent])), expected);
         assert_eq!(mounts(&Ok(vec![node])), "mounts            none\n");
     }

@@ -56,7 +56,7 @@ fn row(session: &SessionStatus) -> Markup {
             td { @if addresses.is_empty() { "not connected" } @else { (addresses.join(", ")) } }
             td.number { (session.id) }
             td.number { (session.silent_seconds) " s ago" }
-            td.number { (session.lease_seconds_left) " s" }
+            td.number { @if session.is_suspended { "suspended" } @else { (session.lease_seconds_left) " s" } }
             td.number { (session.dirty_bytes.map_or(UNKNOWN.into(), human)) }
             td.number { (session.open_files.map_or(UNKNOWN.into(), |files| files.to_string())) }
             td.number { (session.held_files) }

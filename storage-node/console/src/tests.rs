@@ -113,6 +113,7 @@ fn view(count: u8, silent: &[u8]) -> RingView {
         lease_seconds_left: 58,
         held_files: 0,
         is_mount: true,
+        is_suspended: false,
         leases: 12,
         recalls: 1,
         dirty_bytes: Some(3 << 20),

@@ -378,14 +378,19 @@ impl LeaseTable {
         }
     }
 
-    /// Notes that the session has named, with [`Self::note_open`], all that it had open when it attached.
+    /// Notes that the session has named, with [`Self::note_open`], all that it had open when it attached. One that has
+    /// not attached in this term yet may have missed something.
     pub fn note_open_files_named(&mut self, session: SessionId) {
-        self.interests.note_named(session);
+        if self.sessions.contains_key(&session) {
+            self.interests.note_named(session);
+        }
     }
 
     /// Notes that the session has nothing open, and that no answer to it is under way.
     pub fn note_nothing_open(&mut self, session: SessionId) {
-        self.interests.note_nothing_open(session);
+        if self.sessions.contains_key(&session) {
+            self.interests.note_nothing_open(session);
+        }
     }
 
     /// The sessions that hold no lease on the inode and have to hear of its changes all the same.

@@ -257,6 +257,7 @@ impl Namespace {
             dirty_bytes: contact.report.map(|report| report.dirty_bytes),
             open_files: contact.report.map(|report| report.open_files),
             is_mount: session.holds_leases,
+            is_suspended: session.is_suspended,
             leases: contact.leases as u64,
             recalls: contact.recalls as u64,
             unlogged_changes: contact.report.map(|report| report.unlogged_changes),

@@ -126,7 +126,7 @@ pub struct LeaseStatus {
     pub revoked: u64,
     /// Messages to mounts that a program without a mount wants to read what they hold alone.
     pub wanted: u64,
-    /// Requests that waited for other mounts.
+    /// How often requests waited for other mounts, or for other changes of the same names.
     pub waits: u64,
     /// The time that they waited, in milliseconds.
     pub waited_millis: u64,

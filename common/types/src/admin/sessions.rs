@@ -29,6 +29,9 @@ pub struct SessionStatus {
     /// Whether it may hold leases, as mounts do.
     #[serde(default)]
     pub is_mount: bool,
+    /// It was silent for so long that it holds nothing any longer. It may come back until its session is closed.
+    #[serde(default)]
+    pub is_suspended: bool,
     /// Directories and inodes of which it may answer from memory.
     #[serde(default)]
     pub leases: u64,

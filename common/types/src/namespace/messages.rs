@@ -162,7 +162,7 @@ pub struct ClientReport {
     pub dirty_bytes: u64,
     /// Files and directories that programs have open.
     pub open_files: u64,
-    /// Changes that programs were told of and that are not logged.
+    /// Changes that programs were told of and that are not logged, contents of closed files included.
     pub unlogged_changes: u64,
     /// The time since the first of them was answered, in milliseconds; 0 without any.
     pub oldest_unlogged_millis: u64,

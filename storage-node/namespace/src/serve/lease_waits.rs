@@ -1,4 +1,5 @@
-//! How long requests have waited for other mounts to let go, for operators.
+//! How long requests have waited for other mounts to let go, and for other changes of the same names, for operators. A
+//! request may wait several times.
 
 use std::{
     future::Future,
@@ -13,7 +14,7 @@ pub(crate) struct LeaseWaits {
 }
 
 impl LeaseWaits {
-    /// Counts `wait`. One that is given up is not counted.
+    /// Counts `wait`. One whose request is given up is not counted.
     pub(crate) async fn measure<T>(&self, wait: impl Future<Output = T>) -> T {
         let began = Instant::now();
         let outcome = wait.await;

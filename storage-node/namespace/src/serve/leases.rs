@@ -39,9 +39,15 @@ impl SessionLeases {
     }
 
     async fn end_expired(&self) {
-        let (state, settings, now) = (self.raft.state(), self.raft.settings(), Instant::now());
+        let (state, settings) = (self.raft.state(), self.raft.settings());
         let sessions = state.sessions();
-        for (session, silent) in self.feed.silent(&sessions, now, settings.session_lease) {
+        self.feed.keep_only(&sessions);
+        for session in sessions {
+            // Asked for each: the proposals before may have taken seconds.
+            let silent = self.feed.silent_for(session, Instant::now());
+            if silent < settings.session_lease {
+                continue;
+            }
             let is_gone = silent >= settings.suspended_session || !state.may_hold_leases(session);
             let (change, outcome) = if is_gone {
                 (Change::CloseSession { session }, "closed a session whose lease has expired")

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `requests.rs` | requests of mounts |
 //! | `raft_api.rs` | Raft messages of other members |
-//! | `leases.rs` | closing sessions whose lease has expired |
+//! | `leases.rs` | suspending and closing sessions that are silent |
 //! | `lease_expiry.rs` | ending what silent mounts may remember |
 //! | `lease_waits.rs` | how long requests wait for other mounts |
 //! | `pauses.rs` | noticing that this process did not run for a while |

@@ -31,6 +31,7 @@ use crate::{
     state::{
         change_intent::{ChangeIntent, NotReady},
         session_feed::{FeedConnection, SessionFeed},
+        state_machine::AttachOutcome,
     },
 };
 
@@ -94,23 +95,17 @@ impl RequestHandler {
         if let Err(response) = self.ensure_current().await {
             return response;
         }
-        if !self.raft.state().has_session(session) {
-            return Response::refused(FsError::NoSession);
-        }
-        // Before it holds any lease: the next leader has to know that it may.
-        if self.raft.state().is_suspended(session)
-            && let Err(reason) = self.raft.propose(Change::ResumeSession { session }, Time::now()).await
-        {
-            return unavailable(reason);
-        }
-        let holds_leases = self.raft.state().may_hold_leases(session);
-        let (connection, applied) = (Arc::new(peer.clone()), self.raft.state().applied_index());
-        let is_new = self.feed.attach(session, holds_leases, connection, applied, Instant::now());
-        if holds_leases {
-            self.raft.state().claim(session, claims, &self.feed);
-        }
-        if !is_new {
-            return Response::Attached;
+        match self.raft.state().attach(session, claims, Arc::new(peer.clone()), &self.feed) {
+            AttachOutcome::NoSession => return Response::refused(FsError::NoSession),
+            // Before it holds any lease: the next leader has to know that it may.
+            AttachOutcome::Suspended => {
+                return match self.raft.propose(Change::ResumeSession { session }, Time::now()).await {
+                    Ok(_) => Box::pin(self.attach(session, claims, peer)).await,
+                    Err(reason) => unavailable(reason),
+                };
+            }
+            AttachOutcome::Attached { is_new: false } => return Response::Attached,
+            AttachOutcome::Attached { is_new: true } => {}
         }
         let (feed, closed, id) = (self.feed.clone(), peer.clone(), peer.id());
         let stop = self.stop.clone();
@@ -130,7 +125,7 @@ impl RequestHandler {
         match self.feed.renew(connection, Instant::now()) {
             Some(session) if self.raft.state().has_session(session) => {
                 let term = self.raft.holds_term().map_or(0, |leader| leader.term);
-                let count = self.feed.answer(session, answered, nothing_open, Instant::now());
+                let count = self.feed.answer(session, connection, answered, nothing_open, Instant::now());
                 let requests = SessionRequests { term, count };
                 Response::Alive { applied: self.raft.state().applied_index(), requests }
             }

@@ -9,6 +9,7 @@
 //! One lock covers connections and leases, so the messages to a session leave in the order in which they were decided.
 
 use std::{
+    cell::OnceCell,
     collections::{BTreeMap, BTreeSet, HashMap},
     future::Future,
     net::SocketAddr,
@@ -121,8 +122,9 @@ struct SessionConnections {
     last_request: Instant,
     /// The beginning of the time in which it was never silent.
     heard_since: Instant,
-    /// How far this node had applied the log when the session attached last.
+    /// How far this node had applied the log when the session attached last, and the connection.
     attached_at: u64,
+    attached_by: Option<u64>,
     /// The session holds all files that it has open and that lost their names up to this place in the log.
     answered: u64,
     /// The operations and queries that were received.
@@ -156,6 +158,7 @@ impl SessionConnections {
             last_request: now,
             heard_since: now,
             attached_at: 0,
+            attached_by: None,
             answered: 0,
             requests: 0,
             nothing_open: None,
@@ -212,7 +215,7 @@ impl SessionFeed {
         let entry = attached.session(session, now);
         (entry.last_request, entry.heard_since) = (now, now);
         entry.connections.insert(id, connection);
-        (entry.holds_leases, entry.attached_at) = (holds_leases, applied);
+        (entry.holds_leases, entry.attached_at, entry.attached_by) = (holds_leases, applied, Some(id));
         attached.by_connection.insert(id, session);
         new
     }
@@ -258,6 +261,7 @@ impl SessionFeed {
     pub(crate) fn answer(
         &self,
         session: SessionId,
+        connection: u64,
         answered: u64,
         nothing_open: Option<SessionRequests>,
         now: Instant,
@@ -268,7 +272,7 @@ impl SessionFeed {
         entry.answered = entry.answered.max(answered);
         entry.nothing_open = nothing_open;
         let requests = entry.requests;
-        let has_named = answered >= entry.attached_at;
+        let has_named = entry.attached_by == Some(connection) && answered >= entry.attached_at;
         let had_nothing_open = term.is_some_and(|term| entry.had_nothing_open(term));
         if has_named {
             // It has asked to hold every file that was open when it attached.
@@ -315,13 +319,14 @@ impl SessionFeed {
         self.attached.lock().leases.renew_all(since_boot());
     }
 
-    /// Returns those of the open `sessions` that have been silent for a `time`, and for how long. The time of an
-    /// unknown session starts now.
-    pub(crate) fn silent(&self, sessions: &[SessionId], now: Instant, time: Duration) -> Vec<(SessionId, Duration)> {
-        let mut attached = self.attached.lock();
-        attached.sessions.retain(|id, entry| !entry.connections.is_empty() || sessions.contains(id));
-        let silent = sessions.iter().map(|id| (*id, now.duration_since(attached.session(*id, now).last_request)));
-        silent.filter(|(_, silent)| *silent >= time).collect()
+    /// Forgets the sessions that are not open any longer.
+    pub(crate) fn keep_only(&self, open: &[SessionId]) {
+        self.attached.lock().sessions.retain(|id, entry| !entry.connections.is_empty() || open.contains(id));
+    }
+
+    /// How long an open session has been silent. The time of an unknown session starts now.
+    pub(crate) fn silent_for(&self, session: SessionId, now: Instant) -> Duration {
+        now.saturating_duration_since(self.attached.lock().session(session, now).last_request)
     }
 
     /// Follows the leader of the entry that is being applied: leases are granted by this node only while it leads.
@@ -494,7 +499,13 @@ impl AttachedSessions {
         let numbers: HashMap<SessionId, u64> = changed.map(|notice| (notice.id.session, notice.id.number)).collect();
         let mut addressees = self.concerned(events, notices);
         addressees.retain(|session, _| Some(*session) != origin);
+        let all = OnceCell::new();
         for (session, scope) in addressees {
+            if matches!(scope, EventScope::All) && !numbers.contains_key(&session) {
+                let message = || encode(&FeedMessage { notice: None, events: events.to_vec() });
+                self.send(session, all.get_or_init(message));
+                continue;
+            }
             let heard: Vec<FeedEvent> = events.iter().filter(|event| scope.covers(event)).cloned().collect();
             if !heard.is_empty() {
                 let notice = numbers.get(&session).copied();
@@ -641,7 +652,7 @@ mod tests {
         let connection = connection(id, true);
         feed.attach(SessionId(id), true, connection.clone(), 3, Instant::now());
         feed.claim(SessionId(id), &[], |_| true);
-        feed.answer(SessionId(id), 3, None, Instant::now());
+        feed.answer(SessionId(id), id, 3, None, Instant::now());
         connection
     }
 
@@ -682,20 +693,20 @@ mod tests {
     fn a_lease_expires_without_messages_and_starts_anew_for_an_unknown_session() {
         let (feed, start, lease) = (SessionFeed::default(), Instant::now(), Duration::from_secs(60));
         let sessions = [SessionId(1), SessionId(2)];
+        let silent = |at: Instant| sessions.map(|session| feed.silent_for(session, at));
         feed.attach(SessionId(1), true, connection(1, true), 0, start);
-        assert_eq!(feed.silent(&sessions, start + lease / 2, lease), []);
+        assert_eq!(silent(start + lease / 2), [lease / 2, Duration::ZERO]);
         let report = ClientReport { dirty_bytes: 7, open_files: 1, ..ClientReport::default() };
         feed.note_report(1, report);
         feed.note_report(9, ClientReport::default());
         let contacts = feed.contacts(&sessions, start + lease / 2);
         let addresses = vec![SocketAddr::from(([10, 0, 0, 1], 1))];
         let known = SessionContact { addresses, silent: lease / 2, report: Some(report), leases: 0, recalls: 0 };
-        assert_eq!(contacts, [known, SessionContact::default()]);
+        assert_eq!(contacts, [known, SessionContact::default()], "nothing is known of the other one");
         assert_eq!(feed.renew(1, start + lease / 2), Some(SessionId(1)));
-        assert_eq!(feed.silent(&sessions, start + lease, lease), []);
-        assert_eq!(feed.silent(&sessions, start + lease * 3 / 2, lease), sessions.map(|session| (session, lease)));
+        assert_eq!(silent(start + lease), [lease / 2; 2]);
         feed.renew_all(start + lease * 3 / 2);
-        assert_eq!(feed.silent(&sessions, start + lease * 3 / 2, lease), []);
+        assert_eq!(silent(start + lease * 3 / 2), [Duration::ZERO; 2]);
     }
 
     /// A mount that was silent for a quarter of a minute used to lose its open files.
@@ -705,7 +716,7 @@ mod tests {
         let (busy, silent) = (SessionId(1), SessionId(2));
         feed.attach(busy, true, connection(1, true), 0, start);
         feed.attach(silent, true, connection(2, true), 0, start);
-        feed.answer(busy, 9, None, start);
+        feed.answer(busy, 1, 9, None, start);
         let all = |sessions: &[SessionId], at: u32| {
             feed.answered_by_all(sessions, start + at * second, TERM, (7, 75 * second))
         };
@@ -714,7 +725,7 @@ mod tests {
         assert_eq!((all(&[busy], 50), all(&[], 50)), (9, u64::MAX), "once the silent one has ended");
         feed.renew(2, start + 59 * second);
         assert_eq!(all(&[busy, silent], 110), 0, "it is silent again, and its lease not over");
-        feed.answer(silent, 8, None, start + 111 * second);
+        feed.answer(silent, 2, 8, None, start + 111 * second);
         assert_eq!(all(&[busy, silent], 112), 8);
     }
 
@@ -726,21 +737,21 @@ mod tests {
         let (busy, node) = (SessionId(1), SessionId(2));
         feed.attach(busy, true, connection(1, true), 0, now);
         feed.attach(node, false, connection(2, true), 0, now);
-        feed.answer(busy, 9, None, now);
+        feed.answer(busy, 1, 9, None, now);
         let all = |term: u64| feed.answered_by_all(&[busy, node], now, term, (7, Duration::from_secs(75)));
         let counted = |count: u64| Some(SessionRequests { term: TERM, count });
-        assert_eq!(feed.answer(node, 3, counted(0), now), 0);
+        assert_eq!(feed.answer(node, 2, 3, counted(0), now), 0);
         feed.detach(2);
         assert_eq!(all(TERM), 9, "its connection was lost, and nothing else has changed");
         assert_eq!(all(TERM + 2), 3, "it may have opened a file at the leader in between");
         feed.attach(node, false, connection(3, true), 0, now);
         feed.count_request(3);
         assert_eq!(all(TERM), 3, "the request may open a file");
-        assert_eq!(feed.answer(node, 3, counted(0), now), 1);
+        assert_eq!(feed.answer(node, 2, 3, counted(0), now), 1);
         assert_eq!(all(TERM), 3, "the report is older than the request");
-        assert_eq!(feed.answer(node, 3, counted(1), now), 1);
+        assert_eq!(feed.answer(node, 2, 3, counted(1), now), 1);
         assert_eq!(all(TERM), 9);
-        feed.answer(node, 3, None, now);
+        feed.answer(node, 2, 3, None, now);
         assert_eq!(all(TERM), 3, "it has something open");
     }
 
@@ -790,8 +801,8 @@ mod tests {
         assert_eq!(feed.contacts(&[SessionId(2)], Instant::now())[0].leases, 0);
         assert!(hears(9), "it may have opened the file from memory");
         // Having nothing open, it hears of nothing any longer.
-        let count = feed.answer(SessionId(2), 4, None, Instant::now());
-        feed.answer(SessionId(2), 4, Some(SessionRequests { term: TERM, count }), Instant::now());
+        let count = feed.answer(SessionId(2), 2, 4, None, Instant::now());
+        feed.answer(SessionId(2), 2, 4, Some(SessionRequests { term: TERM, count }), Instant::now());
         assert!(!hears(7) && !hears(9));
         drop(heard(&writer));
     }
@@ -803,9 +814,9 @@ mod tests {
         feed.attach(SessionId(2), true, other.clone(), 8, Instant::now());
         feed.claim(SessionId(2), &[], |_| true);
         changed(&feed, 1, 5);
-        feed.answer(SessionId(2), 7, None, Instant::now());
+        feed.answer(SessionId(2), 2, 7, None, Instant::now());
         changed(&feed, 1, 6);
-        feed.answer(SessionId(2), 8, None, Instant::now());
+        feed.answer(SessionId(2), 2, 8, None, Instant::now());
         changed(&feed, 1, 7);
         assert_eq!(heard(&other), [5, 6]);
     }
@@ -820,7 +831,7 @@ mod tests {
             feed.attached.lock().push(Some(SessionId(1)), &events, Told::default(), false);
         };
         remove(5);
-        feed.answer(SessionId(2), 0, Some(SessionRequests { term: TERM, count: 0 }), Instant::now());
+        feed.answer(SessionId(2), 2, 0, Some(SessionRequests { term: TERM, count: 0 }), Instant::now());
         remove(6);
         feed.count_request(2);
         remove(7);
@@ -833,7 +844,7 @@ mod tests {
     fn a_silent_session_with_leases_that_had_nothing_open_is_waited_for() {
         let (feed, now) = (SessionFeed::default(), Instant::now());
         feed.attach(SessionId(2), true, connection(2, true), 0, now);
-        feed.answer(SessionId(2), 3, Some(SessionRequests { term: TERM, count: 0 }), now);
+        feed.answer(SessionId(2), 2, 3, Some(SessionRequests { term: TERM, count: 0 }), now);
         assert_eq!(feed.answered_by_all(&[SessionId(2)], now, TERM, (7, Duration::from_secs(75))), 3);
     }
 }

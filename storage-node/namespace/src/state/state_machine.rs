@@ -32,7 +32,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::{
     change_intent::{ChangeIntent, Concerned, NotReady},
-    session_feed::SessionFeed,
+    session_feed::{FeedConnection, SessionFeed},
     told::Told,
 };
 use crate::{
@@ -51,6 +51,18 @@ const FULL_PAUSE: Duration = Duration::from_secs(1);
 
 /// An entry that takes longer delays every other operation and every query noticeably.
 const LONG_APPLY: Duration = Duration::from_millis(100);
+
+/// What became of an attempt to attach a connection to a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AttachOutcome {
+    /// `is_new`: it was not attached to any session before.
+    Attached {
+        is_new: bool,
+    },
+    /// The session has to be resumed first.
+    Suspended,
+    NoSession,
+}
 
 /// The tables as of the last applied entry. Cheap to clone; the clones share one state.
 #[derive(Clone, Default)]
@@ -107,11 +119,31 @@ impl NamespaceState {
         intent.prepare(Concerned::by(&applied.tables, ops))
     }
 
-    /// Attaches a session to its leases; see [`SessionFeed::claim`].
-    pub(crate) fn claim(&self, session: SessionId, claims: &[Ino], feed: &SessionFeed) {
+    /// Attaches a connection to a session, and the session to those leases that it claims; see
+    /// [`SessionFeed::attach`] and [`SessionFeed::claim`]. Nothing is applied meanwhile, so that a session which may
+    /// hold leases is never a suspended one.
+    pub(crate) fn attach(
+        &self,
+        session: SessionId,
+        claims: &[Ino],
+        connection: Arc<dyn FeedConnection>,
+        feed: &SessionFeed,
+    ) -> AttachOutcome {
         let applied = self.0.applied.read();
-        let exists = |ino: Ino| applied.tables.query(&Query::GetAttr { ino }).is_ok();
-        feed.claim(session, claims, exists);
+        if !applied.tables.has_session(session) {
+            return AttachOutcome::NoSession;
+        }
+        if applied.tables.is_suspended(session) {
+            return AttachOutcome::Suspended;
+        }
+        let (holds_leases, index) =
+            (applied.tables.may_hold_leases(session), applied.last.map_or(0, |log_id| log_id.index));
+        let is_new = feed.attach(session, holds_leases, connection, index, Instant::now());
+        if holds_leases {
+            let exists = |ino: Ino| applied.tables.query(&Query::GetAttr { ino }).is_ok();
+            feed.claim(session, claims, exists);
+        }
+        AttachOutcome::Attached { is_new }
     }
 
     pub(crate) fn sessions(&self) -> Vec<SessionId> {
@@ -132,6 +164,7 @@ impl NamespaceState {
         (applied.last.map_or(0, |log_id| log_id.index), sessions)
     }
 
+    #[cfg(test)]
     pub(crate) fn is_suspended(&self, session: SessionId) -> bool {
         self.0.applied.read().tables.is_suspended(session)
     }
