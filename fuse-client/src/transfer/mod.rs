@@ -27,6 +27,8 @@ mod state;
 mod upload;
 
 #[cfg(test)]
+mod commit_later_test;
+#[cfg(test)]
 mod discard_test;
 #[cfg(test)]
 mod failure_test;
