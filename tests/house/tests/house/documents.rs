@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
-use crate::sources::{PRODUCTION, root};
+use crate::sources::{PRODUCTION, listed_files, root};
 
 /// Documents that lead through the sources.
 const MAPS: [&str; 2] = ["README.md", "ARCHITECTURE.md"];
@@ -59,10 +59,9 @@ fn the_doors_in_the_readmes_map_exist() {
 
 #[test]
 fn links_between_documents_lead_somewhere() {
-    let listed = Command::new("git").args(["ls-files", "*.md"]).current_dir(root()).output().expect("git runs");
-    let listed = String::from_utf8(listed.stdout).expect("names are UTF-8");
-    assert!(listed.lines().count() > 3, "git lists no documents");
-    for document in listed.lines() {
+    let documents = listed_files("*.md");
+    assert!(documents.len() > 3, "git lists no documents");
+    for document in &documents {
         let folder = Path::new(document).parent().expect("a file is in a folder");
         for target in link_targets(&read(document)) {
             let file = target.split('#').next().unwrap_or_default();

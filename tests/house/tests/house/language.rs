@@ -1,8 +1,8 @@
 //! How we write, as far as a machine can see it: comments that stand on their own, and one meaning for each type name.
 
-use std::{collections::BTreeMap, fs, path::Path, process::Command};
+use std::{collections::BTreeMap, fs, path::Path};
 
-use crate::sources::{SourceFile, is_for_tests, production, root};
+use crate::sources::{SourceFile, is_for_tests, listed_files, production, root};
 
 /// Openings that lean on a sentence the reader has not seen, or hide the subject. CONTRIBUTING.md says how to write
 /// instead.
@@ -128,14 +128,11 @@ impl Notation {
     }
 }
 
-/// Every such file that git lists.
 fn commented_files() -> Vec<CommentedFile> {
-    let listed = Command::new("git").args(["ls-files"]).current_dir(root()).output().expect("git runs");
-    let listed = String::from_utf8(listed.stdout).expect("names are UTF-8");
-    let files = listed.lines().filter_map(|path| {
-        let text = fs::read_to_string(root().join(path)).ok()?;
-        let notation = Notation::of(path, &text)?;
-        Some(CommentedFile { path: path.to_owned(), notation, text })
+    let files = listed_files("*").into_iter().filter_map(|path| {
+        let text = fs::read_to_string(root().join(&path)).ok()?;
+        let notation = Notation::of(&path, &text)?;
+        Some(CommentedFile { path, notation, text })
     });
     files.collect()
 }

@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 pub(crate) struct SourceFile {
@@ -19,6 +20,15 @@ pub(crate) struct SourceFile {
 pub(crate) fn root() -> PathBuf {
     let house = Path::new(env!("CARGO_MANIFEST_DIR"));
     house.ancestors().nth(2).expect("tests/house lies two folders below the root").to_owned()
+}
+
+/// Paths from the root that match the pattern and are in the repository or about to be: also files that are not yet
+/// added, so that a rule speaks before the commit and not after it.
+pub(crate) fn listed_files(pattern: &str) -> Vec<String> {
+    let arguments = ["ls-files", "--cached", "--others", "--exclude-standard", pattern];
+    let listed = Command::new("git").args(arguments).current_dir(root()).output().expect("git runs");
+    let listed = String::from_utf8(listed.stdout).expect("names are UTF-8");
+    listed.lines().map(str::to_owned).collect()
 }
 
 /// Every package of the workspace that holds production code.

@@ -1,4 +1,4 @@
-//! Who hears of a change, and which sessions are waited for.
+//! Tests of the feed: which sessions hear of a change, and which ones are waited for.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
