@@ -7,9 +7,11 @@
 //! |---|---|
 //! | `recorder` | samples become points: whole minutes of the clock, counter resets, clocks that jump, missed minutes |
 //! | `latency` | how long operations took: recorded one by one, summed up for each minute, put together over nodes |
+//! | `recent` | how long calls took lately, as one number that decides where the next one runs |
 //! | `known` | the points that one node knows of the others |
 #![deny(clippy::disallowed_methods)]
 
 pub mod known;
 pub mod latency;
+pub mod recent;
 pub mod recorder;

@@ -10,7 +10,10 @@ use openraft::{
     type_config::alias::WatchReceiverOf,
 };
 use parking_lot::Mutex;
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 
 use super::sleep_guard::SleepGuard;
 use crate::{
@@ -20,6 +23,9 @@ use crate::{
 };
 
 pub(crate) type Raft = openraft::Raft<TypeConfig, StateMachine>;
+
+/// How often this node looks whether its Raft has stopped.
+const FAILURE_CHECK: Duration = Duration::from_millis(100);
 
 pub(crate) const NO_MAJORITY: &str = "no majority of the namespace's voters answers";
 
@@ -230,12 +236,14 @@ impl RaftHandle {
         }
     }
 
+    /// Looks now and then: Raft changes its metrics several times for each operation, and each change would wake a task
+    /// that waits for one.
     async fn raft_failed(&self) -> String {
-        let stopped = self.raft.wait(None).metrics(|metrics| metrics.running_state.is_err(), "failure").await;
-        match stopped.map(|metrics| metrics.running_state) {
-            Ok(Err(fatal)) => fatal.to_string(),
-            Ok(Ok(())) => "Raft has stopped".into(),
-            Err(error) => error.to_string(),
+        loop {
+            if let Err(fatal) = &self.metrics().running_state {
+                return fatal.to_string();
+            }
+            sleep(FAILURE_CHECK).await;
         }
     }
 }

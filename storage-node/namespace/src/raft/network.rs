@@ -13,19 +13,24 @@ use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use chordfs_net::http_pool::{HttpClientError, HttpPool};
-use futures_util::stream;
+use futures_util::{
+    Stream,
+    future::BoxFuture,
+    stream::{self, BoxStream},
+};
 use hyper::{Method, StatusCode};
 use openraft::{
     RPCTypes, RaftNetworkFactory, RaftNetworkV2,
     errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable},
-    network::RPCOption,
+    network::{RPCOption, stream_append_sequential},
     raft::{
-        AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
-        VoteRequest, VoteResponse,
+        AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
+        TransferLeaderResponse, VoteRequest, VoteResponse,
     },
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use super::commit_merge::merge_commits;
 use crate::{
     raft_types::{LogId, RaftMember, TypeConfig, Vote, pack, unpack},
     state::state_machine::Snapshot,
@@ -116,6 +121,7 @@ pub(crate) struct MemberClient {
 }
 
 type RaftRpcError = RPCError<TypeConfig>;
+type AppendOutcome = Result<StreamAppendResult<TypeConfig>, RaftRpcError>;
 
 impl MemberClient {
     async fn call<M: Serialize, A: DeserializeOwned>(
@@ -200,6 +206,18 @@ impl RaftNetworkV2<TypeConfig> for MemberClient {
             return Err(RPCError::Unreachable(Unreachable::from_string(text)));
         }
         Ok(answer)
+    }
+
+    /// One message at a time.
+    fn stream_append<'s, S>(
+        &'s mut self,
+        messages: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, AppendOutcome>, RaftRpcError>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
+    {
+        stream_append_sequential(self, merge_commits(messages), option)
     }
 
     async fn vote(

@@ -9,21 +9,21 @@ use std::{
     io,
     ops::{Bound, RangeBounds},
     path::{Path, PathBuf},
-    sync::{Arc, mpsc},
+    sync::Arc,
 };
 
 use chordfs_history::latency::LatencyMeter;
 use openraft::{
     EntryPayload, LogState, OptionalSend, RaftLogReader, entry::RaftEntry, storage::IOFlushed, storage::RaftLogStorage,
 };
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::oneshot;
 
 use super::{
     damage_cut,
     disk_space::DiskSpace,
     log_file::{self, DamagePolicy, LogFile, OpenedLogFile, damaged},
-    log_writer::{DoneSender, LogProgress, LogWriter, PROGRESS, PURGED, VOTE, WriterCommand},
+    log_writer::{DoneSender, LogProgress, LogWriter, PROGRESS, PURGED, VOTE, WriterCommand, WriterQueue},
     small_file,
 };
 use crate::raft_types::{LogEntry, LogId, TypeConfig, Vote};
@@ -36,7 +36,9 @@ const READ_BYTES: usize = 1 << 20;
 #[derive(Clone)]
 pub(crate) struct LogStore {
     memory: Arc<RwLock<Memory>>,
-    writer: mpsc::Sender<WriterCommand>,
+    writer: WriterQueue,
+    /// Shared with the writer, which saves it now and then.
+    committed: Arc<Mutex<Option<LogId>>>,
     disk_space: Arc<DiskSpace>,
     append_latency: Arc<LatencyMeter>,
 }
@@ -47,7 +49,6 @@ struct Memory {
     entries: VecDeque<LogEntry>,
     purged: Option<LogId>,
     vote: Option<Vote>,
-    committed: Option<LogId>,
     /// Bytes of the entries appended since [`LogStore::take_appended_bytes`] last returned true.
     appended_bytes: u64,
 }
@@ -71,10 +72,9 @@ impl LogStore {
         // It is written lazily, and a crash of the machine may damage it.
         let progress: LogProgress = small_file::read(dir, PROGRESS).unwrap_or_default().unwrap_or_default();
         let (files, entries) = open_files(dir, purged, progress.synced, policy)?;
-        let mut memory = Memory {
+        let memory = Memory {
             purged,
             vote: small_file::read(dir, VOTE)?,
-            committed: progress.committed,
             appended_bytes: entries.iter().map(|entry| approximate_bytes(entry) as u64).sum(),
             entries,
         };
@@ -82,12 +82,13 @@ impl LogStore {
             memory.check_complete(dir, progress.synced)?;
         }
         // A snapshot that was being installed may be committed further than this log reaches.
-        memory.committed = memory.committed.min(memory.last());
-        let (writer, commands) = mpsc::channel();
+        let committed = Arc::new(Mutex::new(progress.committed.min(memory.last())));
         let (disk_space, append_latency) = (Arc::new(DiskSpace::default()), Arc::<LatencyMeter>::default());
-        let thread = LogWriter::new(dir.to_path_buf(), files, file_bytes, disk_space.clone(), append_latency.clone());
-        std::thread::Builder::new().name("namespace-log".into()).spawn(move || thread.run(commands))?;
-        Ok(Self { memory: Arc::new(RwLock::new(memory)), writer, disk_space, append_latency })
+        let space = disk_space.clone();
+        let writer =
+            LogWriter::new(dir.to_path_buf(), files, file_bytes, space, append_latency.clone(), committed.clone());
+        let writer = WriterQueue::start(writer)?;
+        Ok(Self { memory: Arc::new(RwLock::new(memory)), writer, committed, disk_space, append_latency })
     }
 
     /// Ends the cut of damage that an open with [`DamagePolicy::Cut`] has begun in `dir`: the log is what it is now.
@@ -140,7 +141,7 @@ impl LogStore {
     }
 
     fn send(&self, command: WriterCommand) -> io::Result<()> {
-        self.writer.send(command).map_err(|_| closed())
+        self.writer.send(command)
     }
 }
 
@@ -239,12 +240,12 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
-        self.memory.write().committed = committed;
-        self.send(WriterCommand::Committed(committed))
+        *self.committed.lock() = committed;
+        Ok(())
     }
 
     async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
-        Ok(self.memory.read().committed)
+        Ok(*self.committed.lock())
     }
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> io::Result<()>
@@ -257,7 +258,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         memory.appended_bytes += entries.iter().map(|entry| approximate_bytes(entry) as u64).sum::<u64>();
         memory.entries.extend(entries.iter().cloned());
         drop(memory);
-        self.send(WriterCommand::Append(entries, callback))
+        self.writer.append(entries, callback)
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
@@ -353,6 +354,6 @@ fn put_aside_from<'a>(path: &Path, later: &mut impl Iterator<Item = &'a PathBuf>
     later.try_for_each(|later| log_file::put_aside(later))
 }
 
-fn closed() -> io::Error {
+pub(super) fn closed() -> io::Error {
     io::Error::other("the namespace's log is closed")
 }

@@ -1,9 +1,11 @@
-//! The thread that owns the log's files. Everything that must reach the disk passes through its queue and is written in
-//! that order, because Raft loses committed entries if a vote and an append are reordered.
+//! The writer of the log's files. Everything that must reach the disk passes through one queue and is written in that
+//! order, because Raft loses committed entries if a vote and an append are reordered. A thread executes it.
 //!
 //! Appends that wait in the queue are written together and share one `fdatasync`; only then are their callbacks called.
+//! While the disk answers at once and the queue is empty, an append is written by its caller, because the hop to the
+//! thread and back would cost more than the append.
 //!
-//! On a full disk this thread waits for space. It acknowledges nothing meanwhile, which looks like a slow disk to the
+//! On a full disk the thread waits for space. It acknowledges nothing meanwhile, which looks like a slow disk to the
 //! other voters, and loses nothing. Any other error ends this log.
 
 use std::{
@@ -11,22 +13,25 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        mpsc::{Receiver, RecvTimeoutError, TryRecvError},
+        atomic::{AtomicUsize, Ordering::SeqCst},
+        mpsc::{self, Receiver, RecvTimeoutError, TryRecvError},
     },
     thread::sleep,
     time::{Duration, Instant},
 };
 
 use chordfs_files::sync_folder;
-use chordfs_history::latency::LatencyMeter;
+use chordfs_history::{latency::LatencyMeter, recent::RecentTimes};
 use chordfs_log::{info_limited, warn_limited};
 use openraft::storage::IOFlushed;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::{
     disk_space::{DiskSpace, is_full},
     log_file::{LogFile, encode_entry},
+    log_store::closed,
     small_file,
 };
 use crate::raft_types::{LogEntry, LogId, TypeConfig, Vote};
@@ -37,6 +42,8 @@ pub(super) const PROGRESS: &str = "progress";
 
 /// The most bytes of appends in one write.
 const BATCH_BYTES: usize = 4 << 20;
+/// As many bytes are appended by the caller, if the disk answers at once.
+const SMALL_BYTES: usize = 64 << 10;
 /// The progress only shortens the replay after a restart and reveals damage, so it is written at intervals.
 const PROGRESS_EVERY: Duration = Duration::from_millis(if cfg!(test) { 0 } else { 500 });
 /// How often a full disk is tried again.
@@ -56,7 +63,8 @@ pub(super) enum WriterCommand {
     /// Appends entries, which follow those appended before.
     Append(Vec<LogEntry>, IOFlushed<TypeConfig>),
     Vote(Vote, DoneSender),
-    Committed(Option<LogId>),
+    /// Saves the progress when that is due.
+    Progress,
     /// Drops the entries from this index on.
     Truncate(u64, DoneSender),
     /// Drops the entries up to this one.
@@ -76,6 +84,99 @@ pub(super) struct LogWriter {
     failed: Option<String>,
     disk_space: Arc<DiskSpace>,
     append_latency: Arc<LatencyMeter>,
+    append_times: RecentTimes,
+    /// How far the log is committed, as Raft has told last.
+    committed: Arc<Mutex<Option<LogId>>>,
+}
+
+/// The queue of a writer. Only Raft's core fills it, one command after the other.
+#[derive(Clone)]
+pub(super) struct WriterQueue {
+    commands: mpsc::Sender<WriterCommand>,
+    /// Commands that are not executed yet.
+    waiting: Arc<AtomicUsize>,
+    writer: Arc<Mutex<LogWriter>>,
+}
+
+impl WriterQueue {
+    /// Starts the thread of `writer`.
+    pub(super) fn start(writer: LogWriter) -> io::Result<Self> {
+        let (sender, commands) = mpsc::channel();
+        let (waiting, writer) = (Arc::<AtomicUsize>::default(), Arc::new(Mutex::new(writer)));
+        let thread = WriterThread { commands, waiting: waiting.clone(), writer: writer.clone() };
+        std::thread::Builder::new().name("namespace-log".into()).spawn(move || thread.run())?;
+        Ok(Self { commands: sender, waiting, writer })
+    }
+
+    pub(super) fn send(&self, command: WriterCommand) -> io::Result<()> {
+        self.waiting.fetch_add(1, SeqCst);
+        self.commands.send(command).map_err(|_| closed())
+    }
+
+    /// Appends entries after those appended before: here and now if that takes no longer than to have the thread do it.
+    pub(super) fn append(&self, entries: Vec<LogEntry>, callback: IOFlushed<TypeConfig>) -> io::Result<()> {
+        let is_first = self.waiting.load(SeqCst) == 0;
+        let written = self.writer.try_lock().filter(|_| is_first).and_then(|mut writer| {
+            let was_saved = writer.progress_since.is_none();
+            let result = writer.append_at_once(&entries)?;
+            Some((result, was_saved && writer.progress_since.is_some()))
+        });
+        let Some((result, progress_is_new)) = written else {
+            return self.send(WriterCommand::Append(entries, callback));
+        };
+        callback.io_completed(result);
+        if progress_is_new { self.send(WriterCommand::Progress) } else { Ok(()) }
+    }
+}
+
+/// Executes the commands of a queue until it is closed, or until all senders are dropped.
+struct WriterThread {
+    commands: Receiver<WriterCommand>,
+    waiting: Arc<AtomicUsize>,
+    writer: Arc<Mutex<LogWriter>>,
+}
+
+impl WriterThread {
+    fn run(self) {
+        let mut closing = None;
+        while closing.is_none() {
+            let Some(command) = self.next() else { break };
+            let mut writer = self.writer.lock();
+            let mut executed = 1;
+            if let WriterCommand::Append(entries, callback) = command {
+                let mut batch = AppendBatch::default();
+                batch.add(entries, callback);
+                let after = batch.fill(&self.commands);
+                executed = batch.callbacks.len() + usize::from(after.is_some());
+                writer.append(batch);
+                closing = after.and_then(|command| writer.execute(command));
+            } else {
+                closing = writer.execute(command);
+            }
+            self.waiting.fetch_sub(executed, SeqCst);
+        }
+        {
+            let mut writer = self.writer.lock();
+            writer.progress_since.get_or_insert_with(Instant::now);
+            writer.save_progress();
+        }
+        if let Some(done) = closing {
+            let _ = done.send(Ok(()));
+        }
+    }
+
+    /// Waits for the next command, and saves the progress when that is due.
+    fn next(&self) -> Option<WriterCommand> {
+        loop {
+            let since = self.writer.lock().progress_since;
+            let Some(since) = since else { return self.commands.recv().ok() };
+            match self.commands.recv_timeout(PROGRESS_EVERY.saturating_sub(since.elapsed())) {
+                Ok(command) => return Some(command),
+                Err(RecvTimeoutError::Timeout) => self.writer.lock().save_progress(),
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
+        }
+    }
 }
 
 impl LogWriter {
@@ -85,49 +186,21 @@ impl LogWriter {
         file_bytes: u64,
         disk_space: Arc<DiskSpace>,
         append_latency: Arc<LatencyMeter>,
+        committed: Arc<Mutex<Option<LogId>>>,
     ) -> Self {
+        // What was read at the start has been synced then.
+        let synced = files.last().and_then(|file| file.next().checked_sub(1));
         Self {
             dir,
             files,
             file_bytes,
-            progress: LogProgress::default(),
+            progress: LogProgress { committed: None, synced },
             progress_since: None,
             failed: None,
             disk_space,
             append_latency,
-        }
-    }
-
-    /// Executes commands until it is closed, or until all senders are dropped.
-    pub(super) fn run(mut self, commands: Receiver<WriterCommand>) {
-        let mut closing = None;
-        while closing.is_none() {
-            let Some(command) = self.next(&commands) else { break };
-            let WriterCommand::Append(entries, callback) = command else {
-                closing = self.execute(command);
-                continue;
-            };
-            let mut batch = AppendBatch::default();
-            batch.add(entries, callback);
-            let after = batch.fill(&commands);
-            self.append(batch);
-            closing = after.and_then(|command| self.execute(command));
-        }
-        self.save_progress();
-        if let Some(done) = closing {
-            let _ = done.send(Ok(()));
-        }
-    }
-
-    /// Waits for the next command, and writes the committed index when that is due.
-    fn next(&mut self, commands: &Receiver<WriterCommand>) -> Option<WriterCommand> {
-        loop {
-            let Some(since) = self.progress_since else { return commands.recv().ok() };
-            match commands.recv_timeout(PROGRESS_EVERY.saturating_sub(since.elapsed())) {
-                Ok(command) => return Some(command),
-                Err(RecvTimeoutError::Timeout) => self.save_progress(),
-                Err(RecvTimeoutError::Disconnected) => return None,
-            }
+            append_times: RecentTimes::default(),
+            committed,
         }
     }
 
@@ -143,10 +216,7 @@ impl LogWriter {
             }
             WriterCommand::Truncate(index, done) => self.answer(done, |writer| writer.truncate(index)),
             WriterCommand::Purge(upto, done) => self.answer(done, |writer| writer.purge(upto)),
-            WriterCommand::Committed(committed) => {
-                self.progress.committed = committed;
-                self.progress_since.get_or_insert_with(Instant::now);
-            }
+            WriterCommand::Progress => {}
             WriterCommand::Close(done) => return Some(done),
         }
         None
@@ -168,7 +238,7 @@ impl LogWriter {
         let began = Instant::now();
         let result = self.unless_failed(|writer| writer.write_entries(&batch.entries));
         if result.is_ok() {
-            self.append_latency.record(began.elapsed());
+            self.note_append(began.elapsed());
         }
         for callback in batch.callbacks {
             callback.io_completed(match &result {
@@ -178,33 +248,79 @@ impl LogWriter {
         }
     }
 
+    /// Appends entries if the last appends were short, and no file has to be created for them. `None`: nothing was
+    /// written, and the thread has to do it, which may also wait for space.
+    fn append_at_once(&mut self, entries: &[LogEntry]) -> Option<io::Result<()>> {
+        let bytes: usize = entries.iter().map(super::log_store::approximate_bytes).sum();
+        let may_be_short = self.append_times.are_short() && bytes <= SMALL_BYTES;
+        let first = entries.first()?.log_id.index;
+        if !may_be_short || self.failed.is_some() || !self.disk_space.full_for().is_zero() || !self.takes(first) {
+            return None;
+        }
+        let began = Instant::now();
+        let (frames, ends) = self.encode(entries);
+        if ends.len() < entries.len() {
+            return None;
+        }
+        match self.newest().append(&frames, ends.into_iter()) {
+            Err(error) if is_full(&error) => None,
+            appended => {
+                let result = self.unless_failed(|writer| appended.and_then(|()| writer.sync_newest()));
+                result.is_ok().then(|| self.note_append(began.elapsed()));
+                Some(result)
+            }
+        }
+    }
+
+    fn note_append(&self, taken: Duration) {
+        self.append_latency.record(taken);
+        self.append_times.note(taken);
+    }
+
     fn write_entries(&mut self, entries: &[LogEntry]) -> io::Result<()> {
         let mut rest = entries;
         while let Some(first) = rest.first() {
             self.when_space(|writer| writer.roll(first.log_id.index))?;
-            let (mut frames, mut ends) = (Vec::new(), Vec::new());
-            let start = u32::try_from(self.newest().bytes()).expect("files are rolled long before 4 GiB");
-            for entry in rest {
-                if self.newest().bytes() + frames.len() as u64 >= self.file_bytes {
-                    break;
-                }
-                encode_entry(&mut frames, start, entry);
-                ends.push(frames.len());
-            }
+            let (frames, ends) = self.encode(rest);
             rest = &rest[ends.len()..];
             self.when_space(|writer| writer.newest().append(&frames, ends.iter().copied()))?;
-            // After a failed sync the bytes may have left the page cache, too, so it is not tried again.
-            self.newest().sync()?;
-            self.progress.synced = Some(self.newest().next() - 1);
-            self.progress_since.get_or_insert_with(Instant::now);
+            self.sync_newest()?;
         }
         Ok(())
     }
 
+    /// The frames of as many entries as the last file takes, and where each ends.
+    fn encode(&mut self, entries: &[LogEntry]) -> (Vec<u8>, Vec<usize>) {
+        let (mut frames, mut ends) = (Vec::new(), Vec::new());
+        let file_bytes = self.file_bytes;
+        let start = self.newest().bytes();
+        let write = u32::try_from(start).expect("files are rolled long before 4 GiB");
+        for entry in entries {
+            if start + frames.len() as u64 >= file_bytes {
+                break;
+            }
+            encode_entry(&mut frames, write, entry);
+            ends.push(frames.len());
+        }
+        (frames, ends)
+    }
+
+    /// After a failed sync the bytes may have left the page cache, too, so it is not tried again.
+    fn sync_newest(&mut self) -> io::Result<()> {
+        self.newest().sync()?;
+        self.progress.synced = Some(self.newest().next() - 1);
+        self.progress_since.get_or_insert_with(Instant::now);
+        Ok(())
+    }
+
+    /// Whether the last file takes entry `index`.
+    fn takes(&self, index: u64) -> bool {
+        self.files.last().is_some_and(|file| file.next() == index && file.bytes() < self.file_bytes)
+    }
+
     /// Makes sure that the last file takes entry `index`: creates a file if there is none, or the last one is full.
     fn roll(&mut self, index: u64) -> io::Result<()> {
-        let fits = |file: &LogFile| file.next() == index && file.bytes() < self.file_bytes;
-        if !self.files.last().is_some_and(fits) {
+        if !self.takes(index) {
             if let Some(last) = self.files.last().filter(|last| last.next() != index) {
                 return Err(io::Error::other(format!("entry {index} does not follow entry {}", last.next() - 1)));
             }
@@ -244,7 +360,7 @@ impl LogWriter {
     /// Truncates from the end backwards, so that a crash in between leaves no hole.
     fn truncate(&mut self, index: u64) -> io::Result<()> {
         // Before the entries go: otherwise a crash in between would make them look lost.
-        self.progress.synced = index.checked_sub(1);
+        self.progress = LogProgress { committed: *self.committed.lock(), synced: index.checked_sub(1) };
         self.when_space(|writer| small_file::write(&writer.dir, PROGRESS, &writer.progress))?;
         while self.files.last().is_some_and(|file| file.first() >= index) {
             self.files.pop().expect("there is one").remove()?;
@@ -269,6 +385,7 @@ impl LogWriter {
     }
 
     fn save_progress(&mut self) {
+        self.progress.committed = *self.committed.lock();
         if self.progress_since.take().is_some()
             && let Err(error) = small_file::write_lazily(&self.dir, PROGRESS, &self.progress)
         {
@@ -307,7 +424,10 @@ impl AppendBatch {
 
 #[cfg(test)]
 mod tests {
+    use openraft::{EntryPayload, type_config::alias::LeaderIdOf, vote::RaftLeaderIdExt};
+
     use super::*;
+    use crate::storage::log_file::DamagePolicy;
 
     fn full() -> io::Result<()> {
         Err(io::ErrorKind::StorageFull.into())
@@ -316,7 +436,8 @@ mod tests {
     #[test]
     fn a_full_disk_is_waited_for_and_other_errors_are_not() {
         let disk_space = Arc::new(DiskSpace::default());
-        let mut writer = LogWriter::new(PathBuf::new(), Vec::new(), 1, disk_space.clone(), Arc::default());
+        let mut writer =
+            LogWriter::new(PathBuf::new(), Vec::new(), 1, disk_space.clone(), Arc::default(), Arc::default());
         let mut tries = 0;
         let done = writer.when_space(|writer| {
             tries += 1;
@@ -328,5 +449,36 @@ mod tests {
         assert!(broken.is_err() && disk_space.full_for().is_zero());
         disk_space.close();
         assert!(writer.when_space(|_| full()).is_err_and(|error| is_full(&error)), "a node that stops waits no more");
+    }
+
+    #[test]
+    fn an_append_is_made_at_once_only_while_the_disk_answers_at_once_and_a_file_takes_it() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let entry = |index| {
+            let leader = LeaderIdOf::<TypeConfig>::new_committed(1, 1);
+            LogEntry { log_id: LogId::new(leader, index), payload: EntryPayload::Blank }
+        };
+        let (disk_space, folder) = (Arc::new(DiskSpace::default()), dir.path().to_owned());
+        let mut writer = LogWriter::new(folder, Vec::new(), 200, disk_space.clone(), Arc::default(), Arc::default());
+        writer.write_entries(&[entry(0)]).expect("it is written");
+        assert!(writer.append_at_once(&[entry(1)]).is_none(), "how long appends take is not known");
+        let answers_at_once = |writer: &LogWriter| (0..50).for_each(|_| writer.append_times.note(Duration::ZERO));
+        answers_at_once(&writer);
+        assert!(writer.append_at_once(&[entry(1)]).is_some_and(|result| result.is_ok()));
+        disk_space.record(true);
+        assert!(writer.append_at_once(&[entry(2)]).is_none(), "the thread may have to wait for space");
+        disk_space.record(false);
+        assert!(writer.append_at_once(&[entry(7)]).is_none(), "it does not follow");
+        let mut next = 2;
+        while let Some(result) = writer.append_at_once(&[entry(next)]) {
+            result.expect("it is written");
+            answers_at_once(&writer);
+            next += 1;
+        }
+        assert!(writer.newest().bytes() >= 200, "the file is full");
+        let path = crate::storage::log_file::list(dir.path()).expect("a list").remove(0);
+        let opened = LogFile::open(path, true, writer.progress.synced, DamagePolicy::Refuse).expect("it is sound");
+        let entries = opened.expect("it is whole").entries;
+        assert!(entries.iter().map(|entry| entry.log_id.index).eq(0..next), "{entries:?}");
     }
 }

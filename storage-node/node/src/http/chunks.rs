@@ -34,7 +34,7 @@ use super::{
     compare::{self, remaining},
 };
 use crate::{
-    blocking::with_store,
+    blocking::{ShortCalls, with_store},
     replica::{
         copy_traffic::CopyTraffic,
         write::{PutError, Writer},
@@ -59,6 +59,14 @@ pub struct ChunkPlane {
     pub store: Arc<Store>,
     pub writer: Arc<Writer>,
     pub traffic: Arc<CopyTraffic>,
+    /// How long reads of a few chunks take, which the page cache answers or the disk.
+    small_reads: Arc<ShortCalls>,
+}
+
+impl ChunkPlane {
+    pub fn new(store: Arc<Store>, writer: Arc<Writer>, traffic: Arc<CopyTraffic>) -> Self {
+        Self { store, writer, traffic, small_reads: Arc::default() }
+    }
 }
 
 pub fn routes(plane: ChunkPlane) -> Router {
@@ -119,7 +127,7 @@ async fn get_chunks(
     let asked = wanted.len();
     let likely = asked.saturating_mul(LIKELY_RECORD_BYTES).min(MAX_BATCH_BYTES);
     let mut room = answers.reserve(likely).await.ok_or_else(ChunkApiError::overloaded)?;
-    let (pieces, found) = read_chunks(&plane.store, wanted).await?;
+    let (pieces, found) = read_chunks(&plane, wanted).await?;
     let bytes = pieces.iter().map(Bytes::len).sum::<usize>();
     if !answers.extend(&mut room, bytes) {
         return Err(ChunkApiError::overloaded());
@@ -269,7 +277,8 @@ fn stream_hint(stream: &axum::body::BodyDataStream) -> usize {
 
 /// Returns the pieces and the number of records in them. A few chunks that are all in the cache are answered at once:
 /// a hop to another thread costs more than they do.
-async fn read_chunks(store: &Arc<Store>, mut wanted: Vec<ChunkRef>) -> Result<(Vec<Bytes>, usize), StoreError> {
+async fn read_chunks(plane: &ChunkPlane, mut wanted: Vec<ChunkRef>) -> Result<(Vec<Bytes>, usize), StoreError> {
+    let store = &plane.store;
     if wanted.len() > CHUNKS_AT_ONCE {
         return with_store(store, move |store| {
             let pieces = read_up_to_limit(store, &wanted)?;
@@ -280,7 +289,7 @@ async fn read_chunks(store: &Arc<Store>, mut wanted: Vec<ChunkRef>) -> Result<(V
     }
     let mut pieces = store.take_cached(&mut wanted);
     if !wanted.is_empty() {
-        pieces.extend(with_store(store, move |store| store.read(&wanted)).await?);
+        pieces.extend(plane.small_reads.run(store, move |store| store.read(&wanted)).await?);
     }
     let found = count_records(&pieces);
     Ok((pieces, found))

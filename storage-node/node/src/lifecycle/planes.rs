@@ -90,7 +90,7 @@ fn files_plane(core: &Core, services: &Services, files: FileService) -> Router {
     let events = PoolEvents::new(Arc::new(core.ring.clone()), core.stop.clone());
     core.tasks.spawn(events.clone().run());
     let (store, writer, traffic) = (core.store.clone(), services.writer.clone(), core.traffic.clone());
-    chunks::routes(ChunkPlane { store, writer, traffic }).merge(files_router(files, FilesOptions::default(), events))
+    chunks::routes(ChunkPlane::new(store, writer, traffic)).merge(files_router(files, FilesOptions::default(), events))
 }
 
 fn admin_plane(

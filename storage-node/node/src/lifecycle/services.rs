@@ -98,6 +98,7 @@ fn writer(core: &Core, namespace: Namespace, repair: Arc<Notify>) -> Writer {
         traffic: core.traffic.clone(),
         deadline: core.config.peer_deadline,
         departure: core.departure.clone(),
+        small_puts: Default::default(),
     }
 }
 

@@ -89,8 +89,9 @@ impl TestNode {
             traffic: traffic.clone(),
             deadline: DEADLINE,
             departure: Arc::default(),
+            small_puts: Default::default(),
         };
-        let plane = ChunkPlane { store: store.clone(), writer: Arc::new(writer), traffic: traffic.clone() };
+        let plane = ChunkPlane::new(store.clone(), Arc::new(writer), traffic.clone());
         let asked = Arc::new(Asked { puts_left: AtomicI64::new(i64::MAX), ..Asked::default() });
         let counted = axum::middleware::from_fn({
             let asked = asked.clone();

@@ -24,7 +24,7 @@ use chordfs_types::{
 use thiserror::Error;
 use tokio::{
     sync::{Notify, mpsc, watch},
-    task::AbortHandle,
+    task::{AbortHandle, yield_now},
     time::{Instant, timeout_at},
 };
 use tracing::debug;
@@ -33,7 +33,10 @@ use super::{
     copy_traffic::{CopyTraffic, ReplicaWrite},
     peer::{PeerError, Peers},
 };
-use crate::{blocking::with_store, replica::departure::Departure};
+use crate::{
+    blocking::{ShortCalls, with_store},
+    replica::departure::Departure,
+};
 
 #[derive(Debug, Error)]
 pub enum PutError {
@@ -50,6 +53,9 @@ pub enum PutError {
     Store(#[from] StoreError),
 }
 
+/// A put of as many bytes takes some ten microseconds while its disk does not wait.
+const SMALL_BYTES: usize = 64 << 10;
+
 /// Returns the number of copies below which no write is acknowledged at this moment; see [`judge_put`].
 pub type Floor = Arc<dyn Fn() -> usize + Send + Sync>;
 
@@ -63,6 +69,20 @@ pub struct Writer {
     pub traffic: Arc<CopyTraffic>,
     pub deadline: Duration,
     pub departure: Arc<Departure>,
+    pub small_puts: SmallPuts,
+}
+
+/// How long puts of few bytes take, in memory and on disk.
+#[derive(Default)]
+pub struct SmallPuts {
+    in_memory: ShortCalls,
+    on_disk: ShortCalls,
+}
+
+impl SmallPuts {
+    fn of(&self, durability: Durability) -> &ShortCalls {
+        if durability.is_disk() { &self.on_disk } else { &self.in_memory }
+    }
 }
 
 impl Writer {
@@ -80,12 +100,17 @@ impl Writer {
 
     async fn store_here(&self, batch: VerifiedBatch, durability: Durability) -> Result<(), StoreError> {
         let departure = self.departure.clone();
-        with_store(&self.store, move |store| {
+        let is_small = batch.bytes.len() <= SMALL_BYTES;
+        let put = move |store: &Store| {
             store.put(&batch, durability)?;
             departure.record_stored(&batch);
             Ok(())
-        })
-        .await
+        };
+        if is_small {
+            self.small_puts.of(durability).run(&self.store, put).await
+        } else {
+            with_store(&self.store, put).await
+        }
     }
 
     /// Stores a batch as its owner. Returns the nodes that have it so far.
@@ -120,6 +145,8 @@ impl Writer {
         for node in others.by_ref().take(wanted) {
             self.forward(&mut progress, node, batch.clone(), durability);
         }
+        // The copies leave before this thread stores its own.
+        yield_now().await;
         match self.store_here(batch.clone(), durability).await {
             Ok(()) => progress.stored.push(me),
             Err(error @ StoreError::Conflict { .. }) => return Err(error.into()),

@@ -23,6 +23,7 @@ fn writer(owner: &TestNode, successors: Vec<NodeRef>) -> Writer {
         traffic: owner.traffic.clone(),
         deadline: DEADLINE,
         departure: Arc::default(),
+        small_puts: Default::default(),
     }
 }
 
