@@ -31,6 +31,10 @@ impl Urgency {
         ProgramWaits(self.clone())
     }
 
+    pub fn is_waiting(&self) -> bool {
+        self.waiting.load(SeqCst) > 0
+    }
+
     /// Notes that enough is collected.
     pub fn note_enough(&self) {
         self.changed.notify_waiters();
@@ -41,7 +45,7 @@ impl Urgency {
         let collecting = async {
             loop {
                 let changed = self.changed.notified();
-                if self.waiting.load(SeqCst) > 0 || has_enough() {
+                if self.is_waiting() || has_enough() {
                     return;
                 }
                 changed.await;

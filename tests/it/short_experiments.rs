@@ -1,7 +1,7 @@
 //! The short forms of `tests/experiments.sh`: they run to their end, their tables are whole, and what they observe is
 //! right. They are too short for figures, so no time is looked at.
 
-use std::{fs, path::Path};
+use std::{ffi::OsStr, fs, path::Path};
 
 use harness::{binary, run};
 use tempfile::TempDir;
@@ -17,7 +17,8 @@ fn load_measures_every_operation_of_all_clients() {
 
 #[test]
 fn caching_compares_caches_that_are_on_with_caches_that_are_off() {
-    let outcome = Outcome::of("caching");
+    // With one in 43 seeds no write follows any of the twenty reads at probability 0.2.
+    let outcome = Outcome::with("caching", &[&"--seed", &"1"]);
     assert_eq!(outcome.column("probability"), ["0.0", "0.2", "0.4", "0.6", "0.8", "all"]);
     let (on, off) = (outcome.column("hits on"), outcome.column("hits off"));
     assert!(on[..5].iter().all(|hits| hits.parse::<u64>().is_ok_and(|hits| hits > 0)), "{on:?}");
@@ -90,11 +91,17 @@ struct Outcome {
 impl Outcome {
     #[track_caller]
     fn of(name: &str) -> Self {
+        Self::with(name, &[])
+    }
+
+    /// The outcome of an experiment with further arguments.
+    fn with(name: &str, arguments: &[&dyn AsRef<OsStr>]) -> Self {
         let folder = TempDir::with_prefix("chordfs-experiments-").expect("a temporary folder");
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("experiments.sh");
         let programs = binary("storage-node").parent().expect("it is in a folder").to_owned();
         let out = folder.path();
-        run(script, &[&name, &"--short", &"--programs", &programs, &"--out", &out], out).ok();
+        let common: [&dyn AsRef<OsStr>; 6] = [&name, &"--short", &"--programs", &programs, &"--out", &out];
+        run(script, &[&common, arguments].concat(), out).ok();
         let read = |kind: &str| fs::read_to_string(out.join(format!("{name}.{kind}"))).expect("it was written");
         let picture = read("svg");
         for condition in ["seed ", "load average", "repetition", "cores of", "commit "] {

@@ -9,11 +9,15 @@ use chordfs_types::{
     namespace::{Change, Extent, Ino, Reply},
 };
 
+use tokio::time::timeout;
+
 use super::{
     WriteBack, WriteBackState,
     queue::{QueuedChange, SentChange},
 };
 
+/// How long what is ready waits for contents that are being stored, if a program waits for these.
+const CONTENTS_PAUSE: Duration = Duration::from_millis(2);
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 /// Changes that wait for longer are reported to operators. Usually they wait for some milliseconds.
 const OLD: Duration = Duration::from_secs(3);
@@ -23,6 +27,7 @@ pub(super) async fn log_changes(write_back: Weak<WriteBack>) {
     while let Some(owner) = write_back.upgrade() {
         if owner.state.lock().queue.is_ready() {
             owner.urgency.linger(|| owner.state.lock().queue.has_enough()).await;
+            owner.await_contents().await;
             let list = owner.state.lock().queue.take_list();
             owner.log_list(list).await;
         } else {
@@ -49,6 +54,17 @@ pub(super) async fn watch_age(write_back: Weak<WriteBack>) {
 }
 
 impl WriteBack {
+    /// Waits a moment for the contents which come next in the order: to log them together with what is ready costs the
+    /// program that waits for both one round trip and not two.
+    async fn await_contents(&self) {
+        let awaiting = async {
+            while self.urgency.is_waiting() && self.state.lock().awaits_contents() {
+                self.wake.notified().await;
+            }
+        };
+        let _ended_early = timeout(CONTENTS_PAUSE, awaiting).await;
+    }
+
     async fn log_list(&self, list: Vec<SentChange>) {
         let changes = list.iter().map(|(_, queued)| (queued.now, queued.change.clone())).collect();
         let mut inos: Vec<Ino> = list.iter().flat_map(|(_, queued)| queued.inos.iter().copied()).collect();
@@ -87,6 +103,12 @@ impl WriteBack {
 }
 
 impl WriteBackState {
+    /// Whether the next list would be longer in a moment, and nobody waits for less of it.
+    fn awaits_contents(&self) -> bool {
+        let Some(slot) = self.queue.awaited_slot() else { return false };
+        self.awaited.first().is_none_or(|first| first > slot)
+    }
+
     /// Takes over the result of a change. Returns true if a program was told that it was made, and it is refused.
     fn note_result(&mut self, queued: QueuedChange, result: Result<Reply, FsError>) -> bool {
         let QueuedChange { change, waiting, contents, .. } = queued;

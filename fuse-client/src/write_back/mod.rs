@@ -10,6 +10,7 @@
 //! inode and returns when the changes made before are logged. The leases themselves are the session's.
 
 mod asking;
+mod awaited;
 mod commit_place;
 mod loading;
 mod logger;
@@ -47,6 +48,7 @@ use tokio::sync::{Notify, watch};
 
 use self::{
     asking::AnswerScope,
+    awaited::AwaitedPlaces,
     commit_place::CommitPlace,
     loading::DirectoryLoads,
     mirror::Mirror,
@@ -82,6 +84,8 @@ pub struct WriteBack {
 struct WriteBackState {
     mirror: Mirror,
     queue: ChangeQueue,
+    /// The places before which everything has to be logged for somebody to go on.
+    awaited: AwaitedPlaces,
     readers: Readers,
     numbers: InoNumbers,
     /// Inodes that changes concern which the leader is carrying out now: how these end is not known.
@@ -114,6 +118,7 @@ impl WriteBack {
         let state = WriteBackState {
             mirror: Mirror::default(),
             queue: ChangeQueue::default(),
+            awaited: AwaitedPlaces::default(),
             readers: Readers::default(),
             numbers: InoNumbers::of(log.session()),
             busy: HashMap::new(),
@@ -238,6 +243,7 @@ impl WriteBack {
     /// Like `wait_logged`, when so much is to be logged that to collect more of it is no loss.
     async fn wait_until(&self, place: ChangePlace) -> Result<(), FsError> {
         let mut logged = self.logged.subscribe();
+        let _awaited = self.await_place(place);
         match operation::within(logged.wait_for(|logged| *logged >= place)).await {
             Some(_) => Ok(()),
             None => Err(not_in_time("changes that were made before are not logged yet")),
@@ -456,7 +462,7 @@ impl NamespaceClient for WriteBack {
         if !unlogged {
             return Box::pin(std::future::ready(()));
         }
-        let (mut logged, waits) = (self.logged.subscribe(), self.urgency.wait());
+        let (mut logged, waits) = (self.logged.subscribe(), (self.urgency.wait(), self.await_place(end)));
         // Ends with the mount, and the leader waits only as long as the lease lasts.
         Box::pin(async move {
             drop(logged.wait_for(|logged| *logged >= end).await);

@@ -164,6 +164,13 @@ impl ChangeQueue {
         self.places.range(..up_to_slot).any(|place| !place.ready.is_empty())
     }
 
+    /// The slot that ends the next list, if nothing has come into it yet.
+    pub(super) fn awaited_slot(&self) -> Option<ChangePlace> {
+        let at = self.places.iter().position(|place| place.slot.is_some())?;
+        let is_empty = self.places[at].ready.is_empty() && self.places[at].sent == 0;
+        is_empty.then_some(self.first + at as u64)
+    }
+
     /// Takes the changes that are to be logged next.
     pub(super) fn take_list(&mut self) -> Vec<SentChange> {
         let (mut list, mut bytes) = (Vec::new(), 0);
@@ -274,7 +281,9 @@ mod tests {
         let last = queue.push(change(7));
         assert_eq!(places(&queue.take_list()), [first]);
         queue.note_logged(first);
+        assert_eq!(queue.awaited_slot(), Some(slot));
         queue.push_in(slot, change(6));
+        assert_eq!(queue.awaited_slot(), None);
         assert_eq!(places(&queue.take_list()), [slot]);
         queue.note_logged(slot);
         assert!(queue.take_list().is_empty(), "more may come into the slot");
