@@ -469,3 +469,44 @@ async fn a_change_that_is_refused_after_it_was_answered_is_told_once_and_forgott
     let found = mount.query(Query::Lookup { parent: Ino::ROOT, name: name("name") }).await;
     assert!(matches!(&found, Ok(Answer::Attr(attr)) if attr.ino == theirs.ino && attr.ino != here), "{found:?}");
 }
+
+/// A file that was made and not logged, with a place that is kept for its contents.
+async fn made_with_slot(mount: &WriteBack, text: &str) -> (Ino, Box<dyn ChangeSlot>) {
+    let file = made(mount, make(Ino::ROOT, text, FileKind::File)).await;
+    (file, mount.reserve(file).expect("a place"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn contents_that_a_program_waits_for_are_logged_in_one_list_with_what_is_before_them() {
+    let log = Arc::new(FakeLog::new());
+    let mount = mount_that_knows_the_root(&log).await;
+    let _waits = mount.urgency.wait();
+    let (file, slot) = made_with_slot(&mount, "file").await;
+    let lists = log.index.load(SeqCst);
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let version = Version(log.versions.fetch_add(1, SeqCst));
+    let commit =
+        Commit { extents: vec![Extent { first: 1, count: 1, version }], size_at_least: 10, ..Commit::default() };
+    slot.apply(Change::Commit { ino: file, commit }, true).await.expect("committed");
+    assert_eq!(log.index.load(SeqCst), lists + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_ready_waits_for_contents_only_for_a_moment_and_never_while_somebody_waits_for_less() {
+    let log = Arc::new(FakeLog::new());
+    let mount = mount_that_knows_the_root(&log).await;
+    let begun = tokio::time::Instant::now();
+    let (_, _slot) = made_with_slot(&mount, "urgent").await;
+    let place = mount.state.lock().queue.awaited_slot().expect("a slot");
+    mount.wait_logged(place).await.expect("logged");
+    assert_eq!(begun.elapsed(), Duration::ZERO, "a program waits for the change before the contents");
+    drop(_slot);
+    let _waits = mount.urgency.wait();
+    let (file, _slot) = made_with_slot(&mount, "file").await;
+    let is_logged = || log.tables.lock().known_attr(file).is_some();
+    while !is_logged() {
+        tokio::time::sleep(Duration::from_micros(100)).await;
+    }
+    let waited = begun.elapsed();
+    assert!(waited >= Duration::from_millis(1) && waited < Duration::from_millis(4), "{waited:?}");
+}
