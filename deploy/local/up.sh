@@ -59,6 +59,9 @@ binaries() { printf '%s/release' "${CARGO_TARGET_DIR:-$here/../../target}"; }
 
 ready() { curl -fsS --max-time 2 -o /dev/null "http://$1:5059/readyz" 2>/dev/null; }
 
+# The nodes share this machine's cores: more threads than cores wake each other in vain.
+threads_each() { local each=$(($(nproc) / nodes)); printf '%s' $((each > 0 ? each : 1)); }
+
 # A node without --join founds a ring, so only node 1 of a new ring starts without it. Once the ring exists, node 1 joins
 # too: if it had lost its folder, it would found a second namespace beside the one that the other nodes keep.
 start_node() {
@@ -69,7 +72,7 @@ start_node() {
     join=(--join 127.0.0.2)
   fi
   mkdir -p "$dir"
-  setsid "$(binaries)/storage-node" run --data "$dir" --ip "$ip" "${join[@]}" \
+  setsid "$(binaries)/storage-node" run --data "$dir" --ip "$ip" "${join[@]}" --threads "$(threads_each)" \
     </dev/null >>"$dir/log" 2>&1 &
   remember "$data/node-$number.pid" $!
   started+=("$data/node-$number.pid")

@@ -51,7 +51,7 @@ pub struct DrainArgs {
 pub fn run(args: DrainArgs) -> anyhow::Result<()> {
     let (node, client) = (args.node.address(), args.node.client()?);
     if args.cancel {
-        return write_out(&runtime()?.block_on(cancel(&client, node))?);
+        return write_out(&runtime(None)?.block_on(cancel(&client, node))?);
     }
     let farewell = format!(
         "no longer watched: the drain of {node} continues. `storage-node status --node {node}` shows it, \
@@ -59,7 +59,7 @@ pub fn run(args: DrainArgs) -> anyhow::Result<()> {
     );
     report_on_interrupt(farewell).context("cannot wait for Ctrl-C")?;
     let request = DrainRequest { allow_fewer_copies: args.allow_fewer_copies, rate: args.rate };
-    runtime()?.block_on(drain(&client, node, request))
+    runtime(None)?.block_on(drain(&client, node, request))
 }
 
 /// Returns when the node has left the ring and its process has ended.

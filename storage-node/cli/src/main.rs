@@ -90,7 +90,7 @@ enum AwsCommand {
 
 fn main() -> ExitCode {
     let done = match StorageNodeCli::parse_from(arguments()).command {
-        NodeCommand::Run(args) => serve(async { Box::pin(run::run(*args)).await }),
+        NodeCommand::Run(args) => serve_on(args.threads(), async { Box::pin(run::run(*args)).await }),
         NodeCommand::Pool(args) => serve(async { chordfs_pool::local::run(args.checked()?).await }),
         NodeCommand::Autoscaler(args) => serve(autoscaler::run(args)),
         #[cfg(feature = "aws")]
@@ -127,6 +127,10 @@ fn arguments() -> Vec<OsString> {
 
 /// Runs a command that logs until it is stopped.
 fn serve(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    serve_on(None, command)
+}
+
+fn serve_on(threads: Option<usize>, command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     // At `warn`, openraft logs every heartbeat to a dead voter. `membership/voter_watch.rs` reports that once a minute.
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,openraft=error"));
     // A line that cannot be written, because the disk of the log is full, must not end the thread that logs it: with
@@ -136,10 +140,10 @@ fn serve(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()
     // The node's files are other people's data: only the user who runs the node may read them.
     umask(Mode::from_bits_truncate(0o077));
     open_files::raise_limit();
-    runtime()?.block_on(command)
+    runtime(threads)?.block_on(command)
 }
 
 /// Runs a command whose result is a text for standard output.
 fn print(command: impl Future<Output = anyhow::Result<String>>) -> anyhow::Result<()> {
-    write_out(&runtime()?.block_on(command)?)
+    write_out(&runtime(None)?.block_on(command)?)
 }

@@ -35,7 +35,7 @@ pub struct RecoverArgs {
 }
 
 pub fn run(args: RecoverArgs) -> Result<()> {
-    runtime()?.block_on(sole_survivor(&args))
+    runtime(None)?.block_on(sole_survivor(&args))
 }
 
 async fn sole_survivor(args: &RecoverArgs) -> Result<()> {

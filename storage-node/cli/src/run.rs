@@ -88,6 +88,10 @@ pub struct RunArgs {
     /// The most memory for what is arriving from mounts, other nodes and programs, in MiB; beyond it they wait
     #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = clap::value_parser!(u64).range(128..=1 << 20))]
     peer_memory: u64,
+    /// Threads that serve requests. Nodes that share a machine share its cores best if all have as many as it has cores
+    /// [default: one for each core]
+    #[arg(long, value_name = "N", env = "CHORDFS_THREADS", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
     /// For tests: the length of a minute in the node's history
     #[arg(long, value_name = "TIME", env = "CHORDFS_HISTORY_PERIOD", default_value = "60s", hide = true)]
     #[arg(value_parser = duration::parse_positive)]
@@ -98,6 +102,13 @@ pub struct RunArgs {
     /// Drain the node at the first SIGTERM, see `drain`; a second one stops it at once
     #[arg(long)]
     drain_on_term: bool,
+}
+
+impl RunArgs {
+    /// The number of threads that is asked for.
+    pub fn threads(&self) -> Option<usize> {
+        self.threads.map(usize::from)
+    }
 }
 
 /// The volume of an instance is mounted here.

@@ -30,7 +30,7 @@ const NO_STATUS: u8 = 2;
 pub fn run(node: NodeAddress, json: bool, one: bool) -> ExitCode {
     let shown = || -> anyhow::Result<u8> {
         let (text, level) =
-            runtime()?.block_on(async { if one { one_node(node, json).await } else { ring(node, json).await } })?;
+            runtime(None)?.block_on(async { if one { one_node(node, json).await } else { ring(node, json).await } })?;
         write_out(&text)?;
         Ok(level.exit_code())
     };

@@ -78,7 +78,7 @@ pub fn run(args: CheckArgs) -> ExitCode {
     let options =
         CheckOptions { node: args.node.address(), verify: args.verify, grace: Duration::from_secs(args.grace) };
     let done = || -> Result<u8> {
-        let report = runtime()?.block_on(check(options))?;
+        let report = runtime(None)?.block_on(check(options))?;
         write_out(&if args.json { serde_json::to_string(&report)? + "\n" } else { report.for_people() })?;
         Ok(report.exit_code())
     };

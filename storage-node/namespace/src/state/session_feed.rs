@@ -8,34 +8,28 @@
 //! and only queues bytes on a connection; one that does not keep up is closed by its own queue and must attach again.
 //! One lock covers connections and leases, so the messages to a session leave in the order in which they were decided.
 
+mod attached;
+mod connections;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    cell::OnceCell,
-    collections::{BTreeMap, BTreeSet, HashMap},
-    future::Future,
-    net::SocketAddr,
-    pin::Pin,
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-use chordfs_leases::{LeaseNotice, NoticeCounts, NoticeKind};
-use chordfs_net::{
-    boot_clock::since_boot,
-    rpc::{RpcPeer, Value},
-};
+use chordfs_leases::NoticeCounts;
+use chordfs_net::boot_clock::since_boot;
 use chordfs_tables::AppliedOp;
-use chordfs_types::namespace::{
-    ClientReport, FeedEvent, FeedMessage, Ino, NamespaceOp, SessionId, SessionRequests, calls, encode,
-};
+use chordfs_types::namespace::{ClientReport, Ino, NamespaceOp, SessionId, SessionRequests};
 use parking_lot::Mutex;
 
+use self::attached::AttachedSessions;
+pub(crate) use self::connections::{FeedConnection, SessionContact};
 use super::{
     change_intent::{ChangeIntent, Concerned, NotReady, NotedIntent},
-    lease_book::{LeaseBook, demands, is_removal, merged_events},
+    lease_book::merged_events,
     told::Told,
 };
 use crate::{
@@ -43,157 +37,11 @@ use crate::{
     raft_types::LeaderTerm,
 };
 
-/// The part of a connection that the feed needs.
-pub(crate) trait FeedConnection: Send + Sync + 'static {
-    /// An id that is unique within this process.
-    fn id(&self) -> u64;
-    /// The address of the other end.
-    fn address(&self) -> SocketAddr;
-    /// Queues encoded feed events; returns false when the connection is gone.
-    fn push(&self, events: Bytes) -> bool;
-    /// Closes the connection; the session attaches again and drops everything that it has cached.
-    fn close(&self);
-    /// Resolves when the connection is gone.
-    fn closed(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
-}
-
-impl FeedConnection for RpcPeer {
-    fn id(&self) -> u64 {
-        self.connection_id()
-    }
-
-    fn address(&self) -> SocketAddr {
-        RpcPeer::address(self)
-    }
-
-    fn push(&self, events: Bytes) -> bool {
-        self.notify(calls::FEED, vec![Value::Binary(events.to_vec())])
-    }
-
-    fn close(&self) {
-        RpcPeer::close(self);
-    }
-
-    fn closed(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        Box::pin(RpcPeer::closed(self))
-    }
-}
-
 #[derive(Default)]
 pub(crate) struct SessionFeed {
     /// This node's id among the members; `None` for a folder that is only read.
     uid: Option<u64>,
     attached: Mutex<AttachedSessions>,
-}
-
-/// Which events of a change a session has to hear of.
-enum EventScope {
-    Inodes(BTreeSet<Ino>),
-    All,
-    /// A session without leases remembers nothing; it may have a file open that has lost its last name.
-    Removals,
-}
-
-impl Default for EventScope {
-    fn default() -> Self {
-        Self::Inodes(BTreeSet::new())
-    }
-}
-
-impl EventScope {
-    fn covers(&self, event: &FeedEvent) -> bool {
-        match self {
-            Self::Inodes(inos) => inos.contains(&event.ino()),
-            Self::All => true,
-            Self::Removals => is_removal(event),
-        }
-    }
-}
-
-#[derive(Default)]
-struct AttachedSessions {
-    sessions: HashMap<SessionId, SessionConnections>,
-    by_connection: HashMap<u64, SessionId>,
-    leases: LeaseBook,
-}
-
-/// A session that has sent nothing for this long is silent: it may not have received its events.
-const SILENT_AFTER: Duration = Duration::from_secs(10);
-
-struct SessionConnections {
-    connections: HashMap<u64, Arc<dyn FeedConnection>>,
-    last_request: Instant,
-    /// The beginning of the time in which it was never silent.
-    heard_since: Instant,
-    /// How far this node had applied the log when the session attached last, and the connection.
-    attached_at: u64,
-    attached_by: Option<u64>,
-    /// The session holds all files that it has open and that lost their names up to this place in the log.
-    answered: u64,
-    /// The operations and queries that were received.
-    requests: u64,
-    /// The session had nothing open when it had sent exactly these requests.
-    nothing_open: Option<SessionRequests>,
-    report: Option<ClientReport>,
-    /// Whether it remembers what it is told, as mounts do.
-    holds_leases: bool,
-}
-
-/// What is known of a session beside the tables.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct SessionContact {
-    /// The other ends of its connections.
-    pub addresses: Vec<SocketAddr>,
-    /// The time since its last message.
-    pub silent: Duration,
-    pub report: Option<ClientReport>,
-    /// How many leases it holds.
-    pub leases: usize,
-    /// How many messages about them it has not acknowledged.
-    pub recalls: usize,
-}
-
-impl SessionConnections {
-    fn new(now: Instant) -> Self {
-        let connections = HashMap::new();
-        Self {
-            connections,
-            last_request: now,
-            heard_since: now,
-            attached_at: 0,
-            attached_by: None,
-            answered: 0,
-            requests: 0,
-            nothing_open: None,
-            report: None,
-            holds_leases: false,
-        }
-    }
-
-    fn renew(&mut self, now: Instant) {
-        if now.saturating_duration_since(self.last_request) > SILENT_AFTER {
-            self.heard_since = now;
-        }
-        self.last_request = now;
-    }
-
-    /// Whether the session had nothing open when it sent its last request in this term. One that may hold leases may
-    /// have opened a file since, from memory.
-    fn had_nothing_open(&self, term: u64) -> bool {
-        self.nothing_open == Some(SessionRequests { term, count: self.requests })
-    }
-
-    /// Whether the session has nothing open and is opening nothing, although it may be gone: without leases, the
-    /// opening of a file takes a request.
-    fn has_nothing_open(&self, term: u64) -> bool {
-        !self.holds_leases && self.had_nothing_open(term)
-    }
-
-    /// Whether the session could have answered for at least `time`.
-    fn heard_for(&self, time: Duration, now: Instant) -> bool {
-        let silent = now.saturating_duration_since(self.last_request) > SILENT_AFTER;
-        !silent && now.saturating_duration_since(self.heard_since) >= time
-    }
 }
 
 impl SessionFeed {
@@ -475,118 +323,5 @@ impl SessionFeed {
 
     pub(crate) fn attached_sessions(&self) -> usize {
         self.attached.lock().sessions.values().filter(|entry| !entry.connections.is_empty()).count()
-    }
-}
-
-impl AttachedSessions {
-    /// `told` is what the replies tell beside the events. `is_repeated`: another part of the answer was given before.
-    fn push(&mut self, origin: Option<SessionId>, events: &[FeedEvent], told: Told, is_repeated: bool) -> AnswerTerms {
-        if self.by_connection.is_empty() && !self.leases.is_leading() {
-            return AnswerTerms::default();
-        }
-        let mut terms = self.leases.change(origin, events, told, since_boot());
-        if is_repeated {
-            // It waits for every notice of a change, and so for those that were just issued, too.
-            terms = AnswerTerms { granted: terms.granted.once(), ..self.leases.repeat(origin) };
-        }
-        let notices = self.leases.take_notices();
-        if !events.is_empty() {
-            self.tell(origin, events, &notices);
-        }
-        self.send_demands(&notices);
-        terms
-    }
-
-    /// Sends the events of a change to the sessions that it concerns. One that holds a lease acknowledges its notice.
-    fn tell(&mut self, origin: Option<SessionId>, events: &[FeedEvent], notices: &[LeaseNotice]) {
-        let changed = notices.iter().filter(|notice| notice.kind == NoticeKind::Changed);
-        let numbers: HashMap<SessionId, u64> = changed.map(|notice| (notice.id.session, notice.id.number)).collect();
-        let mut addressees = self.concerned(events, notices);
-        addressees.retain(|session, _| Some(*session) != origin);
-        let all = OnceCell::new();
-        for (session, scope) in addressees {
-            if matches!(scope, EventScope::All) && !numbers.contains_key(&session) {
-                let message = || encode(&FeedMessage { notice: None, events: events.to_vec() });
-                self.send(session, all.get_or_init(message));
-                continue;
-            }
-            let heard: Vec<FeedEvent> = events.iter().filter(|event| scope.covers(event)).cloned().collect();
-            if !heard.is_empty() {
-                let notice = numbers.get(&session).copied();
-                self.send(session, &encode(&FeedMessage { notice, events: heard }));
-            }
-        }
-    }
-
-    /// The sessions that have to hear of the events, and of which.
-    fn concerned(&self, events: &[FeedEvent], notices: &[LeaseNotice]) -> BTreeMap<SessionId, EventScope> {
-        let mut concerned = BTreeMap::<SessionId, EventScope>::new();
-        let mut add = |session: SessionId, ino: Ino| {
-            if let EventScope::Inodes(inos) = concerned.entry(session).or_default() {
-                inos.insert(ino);
-            }
-        };
-        for notice in notices.iter().filter(|notice| notice.kind == NoticeKind::Changed) {
-            notice.inos.iter().for_each(|ino| add(notice.id.session, *ino));
-        }
-        for ino in events.iter().map(FeedEvent::ino) {
-            self.leases.interested_in(ino).for_each(|session| add(session, ino));
-        }
-        if self.leases.is_leading() {
-            concerned.extend(self.leases.interested_in_everything().map(|session| (session, EventScope::All)));
-        } else {
-            // Nothing is known of leases, and a session may not have noticed yet that another node leads.
-            let mounts = self.sessions.iter().filter(|(_, entry)| entry.holds_leases);
-            concerned.extend(mounts.map(|(session, _)| (*session, EventScope::All)));
-        }
-        if events.iter().any(is_removal) {
-            let term = self.leases.term();
-            let has_nothing_open = |entry: &SessionConnections| term.is_some_and(|term| entry.has_nothing_open(term));
-            let readers = self.sessions.iter().filter(|(_, entry)| !entry.holds_leases && !has_nothing_open(entry));
-            concerned.extend(readers.map(|(session, _)| (*session, EventScope::Removals)));
-        }
-        concerned
-    }
-
-    fn send_notices(&mut self) {
-        let notices = self.leases.take_notices();
-        self.send_demands(&notices);
-    }
-
-    /// Sends the notices that are not about a change.
-    fn send_demands(&mut self, notices: &[LeaseNotice]) {
-        for notice in notices {
-            let events = demands(notice);
-            if !events.is_empty() {
-                self.send(notice.id.session, &encode(&FeedMessage { notice: Some(notice.id.number), events }));
-            }
-        }
-    }
-
-    fn send(&mut self, session: SessionId, message: &Bytes) {
-        let Some(entry) = self.sessions.get(&session) else { return };
-        let is_gone = |peer: &&Arc<dyn FeedConnection>| !peer.push(message.clone());
-        let gone: Vec<u64> = entry.connections.values().filter(is_gone).map(|peer| peer.id()).collect();
-        gone.into_iter().for_each(|connection| self.detach(connection));
-    }
-
-    fn close(&mut self, session: SessionId) {
-        let Some(entry) = self.sessions.get_mut(&session) else { return };
-        for (id, connection) in entry.connections.drain() {
-            self.by_connection.remove(&id);
-            connection.close();
-        }
-    }
-
-    fn session(&mut self, session: SessionId, now: Instant) -> &mut SessionConnections {
-        self.sessions.entry(session).or_insert_with(|| SessionConnections::new(now))
-    }
-
-    fn detach(&mut self, connection: u64) {
-        if let Some(session) = self.by_connection.remove(&connection)
-            && let Some(entry) = self.sessions.get_mut(&session)
-        {
-            entry.connections.remove(&connection);
-        }
     }
 }

@@ -35,7 +35,7 @@ use tracing::{info, warn};
 use self::{
     ask::{begin_drain, usage},
     follow::{Authority, FollowStep, WantedSize, next_step},
-    process::{NodeProcess, ProcessArgs},
+    process::{NodeProcess, ProcessArgs, threads_each},
     state::{LeaveStage, SavedNode, StateFile},
 };
 use super::{
@@ -386,6 +386,7 @@ impl Pool {
             address: self.address(number).ring(),
             join,
             capacity_mib: self.config.capacity_mib,
+            threads: threads_each(self.config.policy.max),
             node_args: &self.config.node_args,
         })?;
         let node = self.node(number);

@@ -22,7 +22,14 @@ pub(super) struct ProcessArgs<'a> {
     pub address: SocketAddr,
     pub join: Vec<SocketAddr>,
     pub capacity_mib: u64,
+    pub threads: usize,
     pub node_args: &'a [String],
+}
+
+/// The threads of each of so many nodes on this machine.
+pub(super) fn threads_each(nodes: usize) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (cores / nodes.max(1)).max(1)
 }
 
 pub(super) struct NodeProcess {
@@ -40,6 +47,8 @@ impl NodeProcess {
         command.arg("run").arg("--data").arg(&args.data);
         command.args(["--ip", &args.address.ip().to_string(), "--port", &args.address.port().to_string()]);
         command.args(["--capacity", &args.capacity_mib.to_string()]);
+        // The nodes share this machine's cores. An argument for the nodes comes before this.
+        command.env("CHORDFS_THREADS", args.threads.to_string());
         for member in &args.join {
             command.args(["--join", &member.to_string()]);
         }

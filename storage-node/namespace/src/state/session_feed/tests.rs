@@ -1,8 +1,13 @@
 //! Tests of the feed: which sessions hear of a change, and which ones are waited for.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    net::SocketAddr,
+    pin::Pin,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
-use chordfs_types::namespace::{Granted, Ino, decode};
+use bytes::Bytes;
+use chordfs_types::namespace::{FeedEvent, FeedMessage, Granted, decode};
 
 use super::*;
 
