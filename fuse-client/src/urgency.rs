@@ -1,5 +1,5 @@
 //! Whether a program waits for what this mount sends. What nobody waits for is collected for some milliseconds, so that
-//! many small files travel in one request and are logged in one entry. As soon as anybody waits, nothing is held back.
+//! many small files travel in one request and are logged in one entry. As soon as anybody waits, nothing is collected.
 
 use std::{
     sync::{

@@ -1,4 +1,4 @@
-//! The places in the order of changes for which somebody waits, so that the logger knows what is urgent.
+//! The places in the order of changes up to which somebody waits for the log, so that the logger knows what is urgent.
 
 use std::{collections::BTreeMap, sync::Weak};
 
@@ -27,9 +27,9 @@ impl AwaitedPlaces {
     }
 }
 
-/// Somebody waits for the changes before a place, until this is dropped.
+/// A wait for the changes before a place, until this is dropped.
 pub(super) struct AwaitedPlace {
-    /// Whoever waits must not keep the log alive: it waits no longer when the mount ends.
+    /// A wait must not keep the log alive: it ends with the mount.
     owner: Weak<WriteBack>,
     place: ChangePlace,
 }

@@ -16,7 +16,7 @@ use super::{
     queue::{QueuedChange, SentChange},
 };
 
-/// How long what is ready waits for contents that are being stored, if a program waits for these.
+/// How long what is ready waits for the contents that come next in the order, while a program waits for any.
 const CONTENTS_PAUSE: Duration = Duration::from_millis(2);
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 /// Changes that wait for longer are reported to operators. Usually they wait for some milliseconds.
@@ -54,8 +54,8 @@ pub(super) async fn watch_age(write_back: Weak<WriteBack>) {
 }
 
 impl WriteBack {
-    /// Waits a moment for the contents which come next in the order: to log them together with what is ready costs the
-    /// program that waits for both one round trip and not two.
+    /// Waits a moment for the contents that come next in the order, if a program may wait for them and none is known to
+    /// wait for less: to log them together with what is ready costs that program one round trip and not two.
     async fn await_contents(&self) {
         let awaiting = async {
             while self.urgency.is_waiting() && self.state.lock().awaits_contents() {
@@ -103,7 +103,7 @@ impl WriteBack {
 }
 
 impl WriteBackState {
-    /// Whether the next list would be longer in a moment, and nobody waits for less of it.
+    /// Whether the next list may be longer in a moment, and nobody is known to wait for less of it.
     fn awaits_contents(&self) -> bool {
         let Some(slot) = self.queue.awaited_slot() else { return false };
         self.awaited.first().is_none_or(|first| first > slot)

@@ -164,11 +164,14 @@ impl ChangeQueue {
         self.places.range(..up_to_slot).any(|place| !place.ready.is_empty())
     }
 
-    /// The slot that ends the next list, if nothing has come into it yet.
+    /// The slot that ends the next list, if nothing has come into it yet, and if no program waits for a commit that is
+    /// ready before it.
     pub(super) fn awaited_slot(&self) -> Option<ChangePlace> {
-        let at = self.places.iter().position(|place| place.slot.is_some())?;
+        let at = self.places.iter().take(MAX_LIST).position(|place| place.slot.is_some())?;
         let is_empty = self.places[at].ready.is_empty() && self.places[at].sent == 0;
-        is_empty.then_some(self.first + at as u64)
+        let ready = self.places.range(..at).flat_map(|place| &place.ready);
+        let delays_nobody = ready.into_iter().all(|change| change.waiting.is_none());
+        (is_empty && delays_nobody).then_some(self.first + at as u64)
     }
 
     /// Takes the changes that are to be logged next.
@@ -283,7 +286,7 @@ mod tests {
         queue.note_logged(first);
         assert_eq!(queue.awaited_slot(), Some(slot));
         queue.push_in(slot, change(6));
-        assert_eq!(queue.awaited_slot(), None);
+        assert_eq!(queue.awaited_slot(), None, "it is filled");
         assert_eq!(places(&queue.take_list()), [slot]);
         queue.note_logged(slot);
         assert!(queue.take_list().is_empty(), "more may come into the slot");
@@ -292,6 +295,25 @@ mod tests {
         assert_eq!(places(&queue.take_list()), [last]);
         queue.note_logged(last);
         assert_eq!((queue.logged_before(), queue.len()), (queue.end(), 0));
+    }
+
+    #[test]
+    fn a_slot_is_awaited_unless_a_commit_before_it_or_a_whole_list_is_ready() {
+        let mut queue = ChangeQueue::default();
+        let (filled, empty) = (queue.open_slot(Ino(5)), queue.open_slot(Ino(6)));
+        assert_eq!(queue.awaited_slot(), Some(filled));
+        queue.push_in(filled, QueuedChange { waiting: Some(oneshot::channel().0), ..change(5) });
+        queue.close_slot(filled);
+        assert_eq!(queue.awaited_slot(), None, "a program waits for the first commit alone");
+        queue.take_list();
+        queue.note_logged(filled);
+        assert_eq!(queue.awaited_slot(), Some(empty));
+        let mut queue = ChangeQueue::default();
+        for ino in 0..MAX_LIST as u64 {
+            queue.push(change(ino));
+        }
+        queue.open_slot(Ino(6));
+        assert_eq!(queue.awaited_slot(), None, "the list cannot get longer");
     }
 
     #[test]

@@ -88,8 +88,8 @@ pub struct RunArgs {
     /// The most memory for what is arriving from mounts, other nodes and programs, in MiB; beyond it they wait
     #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = clap::value_parser!(u64).range(128..=1 << 20))]
     peer_memory: u64,
-    /// Threads that serve requests. Nodes that share a machine share its cores best if all have as many as it has cores
-    /// [default: one for each core]
+    /// Threads that serve requests. Nodes that share a machine share its cores best if together they have about as many
+    /// threads as it has cores, but two each at least [default: one for each core]
     #[arg(long, value_name = "N", env = "CHORDFS_THREADS", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
     /// For tests: the length of a minute in the node's history

@@ -18,7 +18,8 @@
 //! | `writing` | adding a batch; the segments being filled; the space limits |
 //! | `maintenance` | recovery at the open, compaction and its policy, scrub, orphan candidates |
 //!
-//! All calls block and are meant for `spawn_blocking`. No lock is held across all of the I/O of a call.
+//! All calls block. An asynchronous caller brings a thread that may wait, except for small calls that have been short
+//! lately. No lock is held across all of the I/O of a call.
 
 mod cache;
 mod error;
@@ -183,6 +184,18 @@ impl Store {
     /// may have been added but may not survive a crash.
     pub fn put(&self, batch: &VerifiedBatch, durability: Durability) -> Result<PutOutcome, StoreError> {
         put::put(&self.table, &self.writers, self.space, batch, durability)
+    }
+
+    /// Whether a put of `bytes` has nothing to do but to write them: no segment is to be created or sealed, and no
+    /// other put is under way.
+    pub fn takes_at_once(&self, bytes: u64) -> bool {
+        self.writers.have_room(&self.table.segments, bytes)
+    }
+
+    /// The bytes of the wanted records that are here.
+    pub fn record_bytes(&self, wanted: &[ChunkRef]) -> u64 {
+        let bytes = |chunk: &ChunkRef| self.table.index.get(chunk.key(), chunk.id).map(|it| u64::from(it.bytes));
+        wanted.iter().filter_map(bytes).sum()
     }
 
     /// Returns the records of the wanted chunks that are here and sound: pieces of one or more whole records, in no

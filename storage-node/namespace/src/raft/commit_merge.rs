@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt, stream, stream::BoxStream};
 use openraft::{entry::RaftEntry, raft::AppendEntriesRequest};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use crate::raft_types::{LogId, TypeConfig};
 
@@ -34,8 +34,9 @@ struct CommitMerger {
 impl CommitMerger {
     async fn next(&mut self) -> Option<Append> {
         let mut message = self.messages.next().await?;
+        let end = Instant::now() + COMMIT_DELAY;
         while self.only_commits(&message) {
-            match timeout(COMMIT_DELAY, self.messages.next()).await {
+            match timeout_at(end, self.messages.next()).await {
                 Ok(Some(next)) => message = next,
                 Ok(None) | Err(_) => break,
             }
@@ -57,7 +58,7 @@ mod tests {
         type_config::alias::{LeaderIdOf, VoteOf},
         vote::RaftLeaderIdExt,
     };
-    use tokio::{sync::mpsc, time::Instant};
+    use tokio::sync::mpsc;
 
     use super::*;
     use crate::raft_types::LogEntry;

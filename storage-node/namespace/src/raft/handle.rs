@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, net::SocketAddr, ops::Deref, time::Duration};
 
 use chordfs_types::namespace::{Change, NamespaceOp, Reply, Time};
+use futures_util::FutureExt;
 use openraft::{
     Instant as _, RaftMetrics,
     async_runtime::watch::WatchReceiver,
@@ -239,13 +240,21 @@ impl RaftHandle {
     /// Looks now and then: Raft changes its metrics several times for each operation, and each change would wake a task
     /// that waits for one.
     async fn raft_failed(&self) -> String {
+        let mut metrics = self.metrics.clone();
         loop {
-            if let Err(fatal) = &self.metrics().running_state {
-                return fatal.to_string();
+            if let Some(reason) = why_ended(&mut metrics) {
+                return reason;
             }
             sleep(FAILURE_CHECK).await;
         }
     }
+}
+
+/// Why Raft has ended, if it has. If its task panicked, it could not say so, and only its sender is gone.
+fn why_ended(metrics: &mut WatchReceiverOf<TypeConfig, RaftMetrics<TypeConfig>>) -> Option<String> {
+    let is_gone = matches!(metrics.changed().now_or_never(), Some(Err(_)));
+    let fatal = metrics.borrow_watched().running_state.as_ref().err().map(ToString::to_string);
+    fatal.or_else(|| is_gone.then(|| "Raft has stopped".into()))
 }
 
 pub(crate) const NO_OPERATION: &str = "the log entry carried no operation";
@@ -256,5 +265,22 @@ pub(crate) fn write_failure(error: &RaftError<TypeConfig, ClientWriteError<TypeC
         RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => "this node does not lead the namespace".into(),
         RaftError::APIError(error) => error.to_string(),
         RaftError::Fatal(fatal) => format!("this node's namespace has stopped: {fatal}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::{async_runtime::watch::WatchSender, type_config::TypeConfigExt};
+
+    use super::*;
+
+    #[test]
+    fn a_raft_that_is_gone_without_a_word_is_noticed() {
+        let (sender, mut metrics) = TypeConfig::watch_channel(RaftMetrics::<TypeConfig>::new_initial(1));
+        assert_eq!((why_ended(&mut metrics), why_ended(&mut metrics)), (None, None));
+        sender.send(RaftMetrics::new_initial(1)).expect("it is watched");
+        drop(sender);
+        let looks = [why_ended(&mut metrics), why_ended(&mut metrics)];
+        assert!(looks.iter().any(Option::is_some), "{looks:?}");
     }
 }

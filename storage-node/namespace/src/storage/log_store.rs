@@ -1,6 +1,6 @@
 //! The Raft log: in memory for reading, in append-only files for keeping.
 //!
-//! Entries since the last purge stay in memory; the snapshot policy bounds them. A thread owns the files
+//! Entries since the last purge stay in memory; the snapshot policy bounds them. A writer owns the files
 //! ([`super::log_writer`]); this is the interface for Raft, and opens the files that an earlier process left.
 
 use std::{
@@ -35,6 +35,7 @@ const READ_BYTES: usize = 1 << 20;
 /// Cheap to clone; the clones share one log.
 #[derive(Clone)]
 pub(crate) struct LogStore {
+    uid: u64,
     memory: Arc<RwLock<Memory>>,
     writer: WriterQueue,
     /// Shared with the writer, which saves it now and then.
@@ -88,7 +89,7 @@ impl LogStore {
         let writer =
             LogWriter::new(dir.to_path_buf(), files, file_bytes, space, append_latency.clone(), committed.clone());
         let writer = WriterQueue::start(writer)?;
-        Ok(Self { memory: Arc::new(RwLock::new(memory)), writer, committed, disk_space, append_latency })
+        Ok(Self { uid, memory: Arc::new(RwLock::new(memory)), writer, committed, disk_space, append_latency })
     }
 
     /// Ends the cut of damage that an open with [`DamagePolicy::Cut`] has begun in `dir`: the log is what it is now.
@@ -257,8 +258,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let mut memory = self.memory.write();
         memory.appended_bytes += entries.iter().map(|entry| approximate_bytes(entry) as u64).sum::<u64>();
         memory.entries.extend(entries.iter().cloned());
+        let leads = memory.vote.is_some_and(|vote| vote.leader_id.node_id == self.uid);
         drop(memory);
-        self.writer.append(entries, callback)
+        self.writer.append(entries, callback, !leads)
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {

@@ -1,9 +1,11 @@
-//! The writer of the log's files. Everything that must reach the disk passes through one queue and is written in that
-//! order, because Raft loses committed entries if a vote and an append are reordered. A thread executes it.
+//! The writer of the log's files. Everything that must reach the disk is written in the order in which Raft asks for
+//! it, because Raft loses committed entries if a vote and an append are reordered. A queue keeps that order, and a
+//! thread executes it.
 //!
 //! Appends that wait in the queue are written together and share one `fdatasync`; only then are their callbacks called.
-//! While the disk answers at once and the queue is empty, an append is written by its caller, because the hop to the
-//! thread and back would cost more than the append.
+//! A follower whose queue is empty and whose disk answers at once writes an append where Raft asks for it, because the
+//! hop to the thread and back would cost more than the append. A leader never does: its Raft has to send heartbeats,
+//! and the entries to the others, while its own disk is slow.
 //!
 //! On a full disk the thread waits for space. It acknowledges nothing meanwhile, which looks like a slow disk to the
 //! other voters, and loses nothing. Any other error ends this log.
@@ -42,7 +44,7 @@ pub(super) const PROGRESS: &str = "progress";
 
 /// The most bytes of appends in one write.
 const BATCH_BYTES: usize = 4 << 20;
-/// As many bytes are appended by the caller, if the disk answers at once.
+/// The most bytes that a follower appends at once.
 const SMALL_BYTES: usize = 64 << 10;
 /// The progress only shortens the replay after a restart and reveals damage, so it is written at intervals.
 const PROGRESS_EVERY: Duration = Duration::from_millis(if cfg!(test) { 0 } else { 500 });
@@ -52,6 +54,7 @@ const FULL_PAUSE: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 20
 /// How far the log had come, as of some recent moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct LogProgress {
+    /// May be behind what is synced, and ahead of it: it is cut to the log's end when it is read.
     pub committed: Option<LogId>,
     /// The last entry that was on the disk: if it can no longer be read, the disk has lost it. It is never too large.
     pub synced: Option<u64>,
@@ -63,7 +66,7 @@ pub(super) enum WriterCommand {
     /// Appends entries, which follow those appended before.
     Append(Vec<LogEntry>, IOFlushed<TypeConfig>),
     Vote(Vote, DoneSender),
-    /// Saves the progress when that is due.
+    /// Wakes the thread, so that it saves the progress in a while.
     Progress,
     /// Drops the entries from this index on.
     Truncate(u64, DoneSender),
@@ -89,7 +92,8 @@ pub(super) struct LogWriter {
     committed: Arc<Mutex<Option<LogId>>>,
 }
 
-/// The queue of a writer. Only Raft's core fills it, one command after the other.
+/// The queue of a writer. An append may pass by it when it is empty because one task, Raft's core, sends all appends,
+/// votes, truncations and purges.
 #[derive(Clone)]
 pub(super) struct WriterQueue {
     commands: mpsc::Sender<WriterCommand>,
@@ -113,19 +117,33 @@ impl WriterQueue {
         self.commands.send(command).map_err(|_| closed())
     }
 
-    /// Appends entries after those appended before: here and now if that takes no longer than to have the thread do it.
-    pub(super) fn append(&self, entries: Vec<LogEntry>, callback: IOFlushed<TypeConfig>) -> io::Result<()> {
-        let is_first = self.waiting.load(SeqCst) == 0;
-        let written = self.writer.try_lock().filter(|_| is_first).and_then(|mut writer| {
-            let was_saved = writer.progress_since.is_none();
-            let result = writer.append_at_once(&entries)?;
-            Some((result, was_saved && writer.progress_since.is_some()))
-        });
-        let Some((result, progress_is_new)) = written else {
-            return self.send(WriterCommand::Append(entries, callback));
-        };
-        callback.io_completed(result);
-        if progress_is_new { self.send(WriterCommand::Progress) } else { Ok(()) }
+    /// Appends entries after those appended before. `may_wait`: the caller has nothing to do meanwhile.
+    pub(super) fn append(
+        &self,
+        entries: Vec<LogEntry>,
+        callback: IOFlushed<TypeConfig>,
+        may_wait: bool,
+    ) -> io::Result<()> {
+        match self.append_at_once(&entries, may_wait) {
+            None => self.send(WriterCommand::Append(entries, callback)),
+            Some(result) => {
+                callback.io_completed(result);
+                Ok(())
+            }
+        }
+    }
+
+    /// See [`LogWriter::append_at_once`].
+    fn append_at_once(&self, entries: &[LogEntry], may_wait: bool) -> Option<io::Result<()>> {
+        let may_pass = may_wait && self.waiting.load(SeqCst) == 0;
+        let mut writer = self.writer.try_lock().filter(|_| may_pass)?;
+        let was_saved = writer.progress_since.is_none();
+        let result = writer.append_at_once(entries)?;
+        if was_saved && writer.progress_since.is_some() {
+            // The progress is only a hint, and a thread that has ended has saved it.
+            let _ = self.send(WriterCommand::Progress);
+        }
+        Some(result)
     }
 }
 
@@ -155,11 +173,11 @@ impl WriterThread {
             }
             self.waiting.fetch_sub(executed, SeqCst);
         }
-        {
-            let mut writer = self.writer.lock();
-            writer.progress_since.get_or_insert_with(Instant::now);
-            writer.save_progress();
-        }
+        let mut writer = self.writer.lock();
+        writer.save_progress();
+        // Another process may open the folder from now on.
+        writer.failed.get_or_insert_with(|| closed().to_string());
+        drop(writer);
         if let Some(done) = closing {
             let _ = done.send(Ok(()));
         }
@@ -188,13 +206,14 @@ impl LogWriter {
         append_latency: Arc<LatencyMeter>,
         committed: Arc<Mutex<Option<LogId>>>,
     ) -> Self {
-        // What was read at the start has been synced then.
+        // The newest file is synced when it is opened, and every other one was before the next was created.
         let synced = files.last().and_then(|file| file.next().checked_sub(1));
+        let progress = LogProgress { committed: *committed.lock(), synced };
         Self {
             dir,
             files,
             file_bytes,
-            progress: LogProgress { committed: None, synced },
+            progress,
             progress_since: None,
             failed: None,
             disk_space,
@@ -385,10 +404,9 @@ impl LogWriter {
     }
 
     fn save_progress(&mut self) {
-        self.progress.committed = *self.committed.lock();
-        if self.progress_since.take().is_some()
-            && let Err(error) = small_file::write_lazily(&self.dir, PROGRESS, &self.progress)
-        {
+        let before = std::mem::replace(&mut self.progress.committed, *self.committed.lock());
+        let is_new = self.progress_since.take().is_some() || self.progress.committed != before;
+        if is_new && let Err(error) = small_file::write_lazily(&self.dir, PROGRESS, &self.progress) {
             warn_limited!(%error, "cannot write how far the log has come; a restart replays more of it");
         }
     }
@@ -451,18 +469,23 @@ mod tests {
         assert!(writer.when_space(|_| full()).is_err_and(|error| is_full(&error)), "a node that stops waits no more");
     }
 
+    fn entry(index: u64) -> LogEntry {
+        let leader = LeaderIdOf::<TypeConfig>::new_committed(1, 1);
+        LogEntry { log_id: LogId::new(leader, index), payload: EntryPayload::Blank }
+    }
+
+    /// Makes the writer believe that its disk is fast.
+    fn answers_at_once(writer: &LogWriter) {
+        (0..50).for_each(|_| writer.append_times.note(Duration::ZERO));
+    }
+
     #[test]
     fn an_append_is_made_at_once_only_while_the_disk_answers_at_once_and_a_file_takes_it() {
         let dir = tempfile::tempdir().expect("a folder");
-        let entry = |index| {
-            let leader = LeaderIdOf::<TypeConfig>::new_committed(1, 1);
-            LogEntry { log_id: LogId::new(leader, index), payload: EntryPayload::Blank }
-        };
         let (disk_space, folder) = (Arc::new(DiskSpace::default()), dir.path().to_owned());
         let mut writer = LogWriter::new(folder, Vec::new(), 200, disk_space.clone(), Arc::default(), Arc::default());
         writer.write_entries(&[entry(0)]).expect("it is written");
         assert!(writer.append_at_once(&[entry(1)]).is_none(), "how long appends take is not known");
-        let answers_at_once = |writer: &LogWriter| (0..50).for_each(|_| writer.append_times.note(Duration::ZERO));
         answers_at_once(&writer);
         assert!(writer.append_at_once(&[entry(1)]).is_some_and(|result| result.is_ok()));
         disk_space.record(true);
@@ -470,9 +493,10 @@ mod tests {
         disk_space.record(false);
         assert!(writer.append_at_once(&[entry(7)]).is_none(), "it does not follow");
         let mut next = 2;
-        while let Some(result) = writer.append_at_once(&[entry(next)]) {
-            result.expect("it is written");
+        loop {
             answers_at_once(&writer);
+            let Some(result) = writer.append_at_once(&[entry(next)]) else { break };
+            result.expect("it is written");
             next += 1;
         }
         assert!(writer.newest().bytes() >= 200, "the file is full");
@@ -480,5 +504,36 @@ mod tests {
         let opened = LogFile::open(path, true, writer.progress.synced, DamagePolicy::Refuse).expect("it is sound");
         let entries = opened.expect("it is whole").entries;
         assert!(entries.iter().map(|entry| entry.log_id.index).eq(0..next), "{entries:?}");
+    }
+
+    #[test]
+    fn an_append_passes_by_an_empty_queue_unless_the_caller_has_to_go_on_and_its_progress_is_saved() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let space = Arc::new(DiskSpace::default());
+        let mut writer = LogWriter::new(dir.path().to_owned(), Vec::new(), 4096, space, Arc::default(), Arc::default());
+        writer.write_entries(&[entry(0)]).expect("it is written");
+        answers_at_once(&writer);
+        let queue = WriterQueue::start(writer).expect("a thread");
+        assert!(queue.append_at_once(&[entry(1)], false).is_none(), "a leader goes on");
+        queue.waiting.fetch_add(1, SeqCst);
+        assert!(queue.append_at_once(&[entry(1)], true).is_none(), "something waits before it");
+        queue.waiting.fetch_sub(1, SeqCst);
+        let end = Instant::now() + Duration::from_secs(10);
+        // The thread may have the writer just now.
+        let appended = std::iter::repeat_with(|| queue.append_at_once(&[entry(1)], true));
+        let appended = appended.take_while(|_| Instant::now() < end).flatten().next();
+        assert!(appended.is_some_and(|result| result.is_ok()));
+        let synced = || {
+            let saved: io::Result<Option<LogProgress>> = small_file::read(dir.path(), PROGRESS);
+            saved.ok().flatten().and_then(|progress| progress.synced)
+        };
+        while synced() != Some(1) {
+            assert!(Instant::now() < end, "the progress is not saved: {:?}", synced());
+            std::thread::yield_now();
+        }
+        let (done, closed) = oneshot::channel();
+        queue.send(WriterCommand::Close(done)).expect("the thread runs");
+        closed.blocking_recv().expect("it answers").expect("closed");
+        assert!(queue.append_at_once(&[entry(2)], true).is_none(), "the folder may belong to another process");
     }
 }

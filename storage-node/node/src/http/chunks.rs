@@ -47,6 +47,8 @@ const BODY_STALL: Duration = Duration::from_secs(30);
 const READ_CHUNKS: usize = 256;
 /// As many chunks are looked up in the cache by the thread that serves the connection: some microseconds of work.
 const CHUNKS_AT_ONCE: usize = 32;
+/// Records with as many bytes are read by that thread, too, while the page cache has what is asked for.
+const SMALL_READ_BYTES: u64 = 64 << 10;
 /// A full chunk with its header and name. Most chunks have this size, and only old scripts store larger ones.
 const LIKELY_RECORD_BYTES: usize = 4096 + 256;
 /// Allocated at once for a body of known length. The buffer of a longer body grows as bytes arrive.
@@ -289,7 +291,13 @@ async fn read_chunks(plane: &ChunkPlane, mut wanted: Vec<ChunkRef>) -> Result<(V
     }
     let mut pieces = store.take_cached(&mut wanted);
     if !wanted.is_empty() {
-        pieces.extend(plane.small_reads.run(store, move |store| store.read(&wanted)).await?);
+        let is_small = store.record_bytes(&wanted) <= SMALL_READ_BYTES;
+        let read = move |store: &Store| store.read(&wanted);
+        pieces.extend(if is_small {
+            plane.small_reads.run(store, read).await?
+        } else {
+            with_store(store, read).await?
+        });
     }
     let found = count_records(&pieces);
     Ok((pieces, found))

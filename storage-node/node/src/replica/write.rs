@@ -53,8 +53,8 @@ pub enum PutError {
     Store(#[from] StoreError),
 }
 
-/// A put of as many bytes takes some ten microseconds while its disk does not wait.
-const SMALL_BYTES: usize = 64 << 10;
+/// A put of at most this many bytes takes some tens of microseconds as long as nothing waits for the disk.
+const SMALL_BYTES: u64 = 64 << 10;
 
 /// Returns the number of copies below which no write is acknowledged at this moment; see [`judge_put`].
 pub type Floor = Arc<dyn Fn() -> usize + Send + Sync>;
@@ -100,7 +100,8 @@ impl Writer {
 
     async fn store_here(&self, batch: VerifiedBatch, durability: Durability) -> Result<(), StoreError> {
         let departure = self.departure.clone();
-        let is_small = batch.bytes.len() <= SMALL_BYTES;
+        let bytes = batch.bytes.len() as u64;
+        let is_small = bytes <= SMALL_BYTES && self.store.takes_at_once(bytes);
         let put = move |store: &Store| {
             store.put(&batch, durability)?;
             departure.record_stored(&batch);

@@ -26,10 +26,10 @@ pub(super) struct ProcessArgs<'a> {
     pub node_args: &'a [String],
 }
 
-/// The threads of each of so many nodes on this machine.
+/// The threads of each of so many nodes on this machine; at least two, of which one may wait for a disk.
 pub(super) fn threads_each(nodes: usize) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    (cores / nodes.max(1)).max(1)
+    (cores / nodes.max(1)).max(2)
 }
 
 pub(super) struct NodeProcess {

@@ -69,6 +69,12 @@ impl SegmentWriters {
         (0..self.writers.len()).find_map(|at| writer(at).try_lock()).unwrap_or_else(|| writer(0).lock())
     }
 
+    /// Whether an append of `bytes` would find a free writer whose open segment has room, whichever it takes.
+    pub(crate) fn have_room(&self, segments: &SegmentSet, bytes: u64) -> bool {
+        let has_room = |open: &OpenSegment| !open.segment.has_failed() && open.end + bytes <= segments.segment_bytes;
+        self.writers.iter().all(|writer| writer.try_lock().is_some_and(|it| it.open.as_ref().is_some_and(has_room)))
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Mutex<SegmentWriter>> {
         self.writers.iter()
     }

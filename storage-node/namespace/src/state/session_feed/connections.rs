@@ -1,4 +1,5 @@
-//! One session as the feed sees it: its connections, how long it has been silent, and what it has said of its open files.
+//! One session as the feed sees it: its connections, how long it has been silent, and what it has said of its open
+//! files.
 
 use std::{
     collections::HashMap,
