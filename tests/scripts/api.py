@@ -173,7 +173,10 @@ def uploads_at_once(ip, node):
     statuses = asyncio.run(send_at_once(ip, 1000))
     stored = {"at-once/%d" % at for at, status in enumerate(statuses) if status == 200}
     assert len(stored) > 100 and set(statuses) <= {200, 503}, sorted(set(statuses))
-    assert {key for key in keys(node) if key.startswith("at-once/")} == stored
+    listed = {key for key in keys(node) if key.startswith("at-once/")}
+    assert listed >= stored, "not listed: %s" % sorted(stored - listed)
+    # An upload that is answered 503 because it took too long may have been stored all the same.
+    assert listed <= {"at-once/%d" % at for at in range(1000)}, sorted(listed - stored)
 
 
 async def send_at_once(ip, count):
