@@ -8,7 +8,6 @@ use chordfs_types::{
     fs_error::FsError,
     namespace::{Change, Extent, Ino, Reply},
 };
-
 use tokio::time::timeout;
 
 use super::{
