@@ -112,7 +112,6 @@ fn wait_for_copies(cluster: &Cluster, copies: usize) {
 #[test]
 fn nodes_are_drained_under_load_and_no_operation_fails() {
     let mut cluster = Cluster::start(5);
-    cluster.wait_for_voters(3);
     let mount = TempMount::new(&cluster);
     let stop = AtomicBool::new(false);
     let folder = mount.join("work");
@@ -149,7 +148,6 @@ fn nodes_are_drained_under_load_and_no_operation_fails() {
 #[test]
 fn with_too_few_nodes_a_drain_is_refused_unless_it_may_leave_fewer_copies() {
     let mut cluster = Cluster::start(3);
-    cluster.wait_for_voters(3);
     let mount = TempMount::new(&cluster);
     fs::write(mount.join("before"), tree::bytes(1, 300_000)).unwrap();
     let refused = drain(&cluster, 1, &[]);
@@ -203,7 +201,6 @@ fn a_mount_that_was_idle_while_every_node_that_it_knew_left_goes_on() {
 fn a_drain_is_cancelled_under_way_and_the_node_serves_as_before() {
     const NODE: usize = 1;
     let mut cluster = Cluster::start(4);
-    cluster.wait_for_voters(3);
     let mount = TempMount::new(&cluster);
     let contents = tree::bytes(1, 24 << 20);
     fs::write(mount.join("file"), &contents).unwrap();
@@ -287,7 +284,6 @@ fn sigterm_drains_if_configured_and_a_second_one_stops_at_once() {
 #[test]
 fn the_sole_survivor_of_three_continues_at_an_operators_request() {
     let mut cluster = Cluster::start(3);
-    cluster.wait_for_voters(3);
     let mount = TempMount::new(&cluster);
     let mut file = File::create(mount.join("file")).unwrap();
     file.write_all(&tree::bytes(1, 300_000)).unwrap();

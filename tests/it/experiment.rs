@@ -13,7 +13,6 @@ use harness::{Cluster, load::Record, python, tree};
 #[ignore = "slow: two thousand runs of the Python scripts; SLOW_TESTS=1 tests/check.sh runs it"]
 fn a_thousand_uploads_and_downloads_while_a_node_dies_twice() {
     let mut cluster = Cluster::start(5);
-    cluster.wait_for_voters(3);
     let leader = cluster.leader();
     let others: Vec<_> = (0..5).filter(|node| *node != leader).collect();
     let (other, asked) = (others[0], others[1]);

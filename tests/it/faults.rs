@@ -47,7 +47,6 @@ fn a_copy_of_a_gibibyte_survives_the_death_of_any_node_and_of_the_leader() {
 /// Copies `len` bytes while a node other than the leader dies, and again while the leader dies.
 fn copies_survive(len: u64) {
     let mut cluster = Cluster::start(5);
-    cluster.wait_for_voters(3);
     let mount = TempMount::new(&cluster);
     let first = cluster.leader();
     let other = (0..5).find(|&node| node != first).unwrap();
@@ -67,7 +66,6 @@ fn copies_survive(len: u64) {
 #[test]
 fn synced_data_survives_a_crash_of_all_nodes() {
     let mut cluster = Cluster::start(5);
-    cluster.wait_for_voters(3);
     let mount = TempMount::new(&cluster);
     let mut written = Vec::new();
     for seed in 0..20_u64 {
@@ -95,7 +93,6 @@ fn synced_data_survives_a_crash_of_all_nodes() {
 #[test]
 fn a_node_that_was_away_gets_what_it_missed() {
     let mut cluster = Cluster::start(3);
-    cluster.wait_for_voters(3);
     let mount = TempMount::new(&cluster);
     fs::write(mount.join("before"), tree::bytes(1, 100_000)).unwrap();
     cluster.kill(2);
@@ -122,7 +119,6 @@ fn all_nodes_find_their_ring_again_without_join() {
     let mut cluster = Cluster::start(5);
     let mount = TempMount::new(&cluster);
     fs::write(mount.join("file"), tree::bytes(3, 500_000)).unwrap();
-    cluster.wait_for_voters(3);
     for node in 0..5 {
         cluster.kill(node);
         cluster.start_node_alone(node);
@@ -147,7 +143,6 @@ fn a_voter_with_a_damaged_log_refuses_to_start_and_is_filled_by_the_others_after
     let mut cluster = Cluster::start(3);
     let mount = TempMount::new(&cluster);
     fs::write(mount.join("file"), tree::bytes(7, 300_000)).unwrap();
-    cluster.wait_for_voters(3);
     let victim = (cluster.leader() + 1) % 3;
     (0..200).for_each(|at| fs::write(mount.join(format!("small-{at}")), "text").unwrap());
     cluster.stop(victim);

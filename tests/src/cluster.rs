@@ -23,6 +23,11 @@ const SETTLE: Duration = Duration::from_secs(60);
 /// A dead voter is replaced after half a minute; this leaves some margin.
 const VOTERS_SETTLE: Duration = Duration::from_secs(120);
 
+/// How many voters the namespace of a ring has once it has settled.
+pub(crate) fn wanted_voters(nodes: usize) -> usize {
+    if nodes >= 7 { 5 } else { nodes.min(3) }
+}
+
 /// One line of `storage-node ls`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Stored {
@@ -47,7 +52,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts `count` nodes that have settled into one ring.
+    /// Starts `count` nodes that have settled into one ring with the full number of voters: before that, the death of
+    /// one node can be the loss of a majority.
     #[track_caller]
     pub fn start(count: usize) -> Self {
         let mut cluster = Self::empty();
@@ -55,6 +61,7 @@ impl Cluster {
             cluster.add();
         }
         cluster.wait_settled();
+        cluster.wait_for_voters(wanted_voters(count));
         cluster
     }
 

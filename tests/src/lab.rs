@@ -18,7 +18,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
-    cluster::{Stored, check_members, parse_stored},
+    cluster::{Stored, check_members, parse_stored, wanted_voters},
     disk::{self, Disk},
     kept_logs,
     mount::TempMount,
@@ -313,7 +313,7 @@ impl Lab {
     /// Waits until as many voters are live as a ring of this size has: three, or five in a ring of seven or more.
     #[track_caller]
     pub fn wait_voters(&self) {
-        let wanted = if self.live().len() >= 7 { 5 } else { self.live().len().min(3) };
+        let wanted = wanted_voters(self.live().len());
         wait_for(&format!("{wanted} voters live"), SETTLE, || match self.voters()? {
             voters if voters.len() == wanted => Ok(()),
             voters => Err(format!("{voters:?}; {:?}", self.status(self.live()[0]))),
