@@ -29,6 +29,8 @@ pub fn names_of(change: &Change) -> Vec<(Ino, &EntryName)> {
         | Change::MakeUnnamed { .. }
         | Change::SetAttr { .. }
         | Change::Commit { .. }
+        | Change::CommitWithData { .. }
+        | Change::ForgetLogged { .. }
         | Change::Hold { .. }
         | Change::Release { .. }
         | Change::PurgeOrphans { .. }
@@ -50,7 +52,8 @@ pub fn inode_of(change: &Change) -> Option<Ino> {
         Change::Link { ino, .. }
         | Change::Publish { ino, .. }
         | Change::SetAttr { ino, .. }
-        | Change::Commit { ino, .. } => Some(*ino),
+        | Change::Commit { ino, .. }
+        | Change::CommitWithData { ino, .. } => Some(*ino),
         Change::FoundRoot { .. } => Some(Ino::ROOT),
         _ => None,
     }

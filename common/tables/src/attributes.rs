@@ -5,11 +5,7 @@ use chordfs_types::{
     namespace::{Attr, ChunkWrite, Ino, Reply, SetAttr, Truncate},
 };
 
-use super::{
-    Tables, Transaction,
-    extents::{ToExtent, check_size},
-    invalid,
-};
+use super::{Tables, Transaction, extents::check_size, invalid};
 
 impl Transaction<'_> {
     pub(super) fn set_attr(&mut self, ino: Ino, set: &SetAttr) -> Result<Reply, FsError> {

@@ -130,6 +130,7 @@ impl Transaction<'_> {
     }
 
     pub(super) fn add_dead(&mut self, run: ChunkRun) {
+        self.tables.logged_chunks.remove_run(&run);
         let id = self.tables.next.dead;
         self.tables.next.dead += 1;
         self.tables.dead_versions.insert((run.version, run.first), id);
@@ -357,16 +358,6 @@ impl ExtentMath for Extent {
     }
 }
 
-pub(super) trait ToExtent {
-    fn extent(&self) -> Extent;
-}
-
-impl ToExtent for ChunkWrite {
-    fn extent(&self) -> Extent {
-        Extent { first: self.index, count: 1, version: self.version }
-    }
-}
-
 fn extent(at: &ExtentKey, run: &ExtentValue) -> Extent {
     Extent { first: at.first, count: run.count, version: run.version }
 }
@@ -381,7 +372,7 @@ fn sorted_runs(commit: &Commit) -> Result<Vec<Extent>, FsError> {
     if !commit.extents.is_sorted_by_key(|extent| extent.first) {
         return Err(invalid("the extents of a commit must ascend"));
     }
-    let partial = commit.partial.iter().map(ToExtent::extent);
+    let partial = commit.partial.iter().map(ChunkWrite::extent);
     let mut runs: Vec<Extent> = commit.extents.iter().copied().chain(partial).collect();
     runs.iter().try_for_each(check_range)?;
     runs.sort_by_key(|run| run.first);

@@ -17,10 +17,12 @@ mod discard;
 mod entries;
 mod extents;
 mod format_10;
+mod format_11;
 mod format_8;
 mod format_9;
 mod id_jump;
 mod links;
+mod logged_chunks;
 mod map;
 mod numbers;
 mod operator_tokens;
@@ -54,9 +56,12 @@ use extents::{DeadRun, ExtentKey, ExtentValue, VersionUse};
 pub use format_8::{ConfigOfFormat8, TablesOfFormat8};
 pub use format_9::TablesOfFormat9;
 pub use format_10::TablesOfFormat10;
+pub use format_11::TablesOfFormat11;
 pub use id_jump::IdJump;
 use id_jump::SkippedRange;
 use imbl::OrdMap;
+pub use logged_chunks::ChunkToPlace;
+use logged_chunks::LoggedChunks;
 use numbers::ChosenNumber;
 use orphan_inodes::OrphanInode;
 use serde::{Deserialize, Serialize};
@@ -114,6 +119,7 @@ pub struct Tables {
     #[serde(with = "map")]
     operator_tokens: OrdMap<u64, AcceptedToken>,
     pool_size: Arc<PoolSize>,
+    logged_chunks: LoggedChunks,
 }
 
 /// The result of applying one operation.
@@ -153,6 +159,7 @@ impl Tables {
             config: RingConfig::default(),
             operator_tokens: OrdMap::new(),
             pool_size: Arc::default(),
+            logged_chunks: LoggedChunks::default(),
         }
     }
 
@@ -345,6 +352,8 @@ impl Transaction<'_> {
             }
             Change::SetAttr { ino, set } => self.set_attr(*ino, set),
             Change::Commit { ino, commit } => self.commit(*ino, commit),
+            Change::CommitWithData { ino, commit, chunks } => self.commit_with_data(*ino, commit, chunks),
+            Change::ForgetLogged { chunks } => Ok(self.forget_logged(chunks)),
             Change::Hold { ino } => self.hold_orphan(*ino),
             Change::Release { inos } => self.release_orphans(inos),
             Change::PurgeOrphans { before, limit } => self.purge_orphans(*before, *limit),

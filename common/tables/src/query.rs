@@ -33,6 +33,7 @@ impl Tables {
             Query::RingConfig => Ok(Answer::RingConfig(self.config)),
             Query::OperatorTokens => Ok(Answer::OperatorTokens(self.operator_tokens())),
             Query::PoolSize => Ok(Answer::PoolSize((*self.pool_size).clone())),
+            Query::LoggedChunks { ids } => Ok(self.logged_data(ids)),
         }
     }
 

@@ -20,7 +20,7 @@ use super::{
 };
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct SessionRecord {
+pub struct SessionRecord {
     pub(super) nonce: u64,
     /// The client's description of itself, for operators.
     pub(super) client: Arc<str>,

@@ -101,6 +101,9 @@ pub enum FsError {
         /// Which chunks, and the nodes that were asked.
         detail: String,
     },
+    /// The chunks can be stored on their holders, and be committed without their data.
+    #[error("the log keeps too many chunks that their holders do not have yet")]
+    LogFull,
 }
 
 impl FsError {
@@ -133,7 +136,8 @@ impl FsError {
             | Self::NoReplica { .. }
             | Self::NoQuorum { .. }
             | Self::Internal { .. }
-            | Self::Lost { .. } => libc::EIO,
+            | Self::Lost { .. }
+            | Self::LogFull => libc::EIO,
         }
     }
 }

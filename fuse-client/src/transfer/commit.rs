@@ -7,7 +7,7 @@
 //! publish              merge_partials   merges partly written chunks with their bases and stores them (`merge`)
 //!                      draft            on fsync, and where committed chunks are replaced, holders first write the
 //!                                       chunks to disk
-//!                      apply_commit     sends Change::Commit
+//!                      apply_commit     sends Change::Commit, or CommitWithData (`logged_chunks`)
 //!                      on Conflict      after a pause, re-fetches the extents, stores the refused chunk again under a
 //!                                       fresh version, and repeats all for the bases that have changed
 //! commit_what_fits     after ENOSPC: makes the whole chunks current that were stored
@@ -32,7 +32,7 @@ use std::{
 };
 
 use chordfs_log::{error_limited, warn_limited};
-use chordfs_net::{backoff::Backoff, operation};
+use chordfs_net::{backoff::Backoff, clients::ChunkTransport, operation};
 use chordfs_types::{
     chunk_api::Durability,
     fs_error::FsError,
@@ -44,6 +44,7 @@ use parking_lot::MutexGuard;
 use super::{
     FileData,
     error_seq::{ErrorCursor, Reporting},
+    logged_chunks::runs_of,
     state::{FileState, Merged},
 };
 
@@ -189,6 +190,7 @@ impl FileData {
             self.note_committed(&state);
             let discarded = state.take_discarded();
             if !discarded.is_empty() {
+                self.transfer.chunks.forget(&discarded);
                 self.transfer.discards.add(&state.attr().file, discarded);
             }
             state.awaits_repetition()
@@ -339,7 +341,7 @@ impl FileData {
         }
         let data = self.fetch_chunks(ids.clone()).await?;
         let chunks: Vec<_> = ids.iter().filter_map(|id| Some((id.index, data.get(id)?.clone()))).collect();
-        let version = self.store(&file, &chunks, durability).await?;
+        let version = self.store_for_commit(&file, &chunks, durability).await?;
         self.state.lock().note_stored_again(&ids, version);
         Ok(true)
     }
@@ -387,8 +389,7 @@ impl FileData {
         let (mut newest, count) = (None, commits.len());
         for (number, commit) in (1..).zip(commits) {
             let sent_to = self.state.lock().sent_to(&commit);
-            let change = Change::Commit { ino: self.ino, commit: commit.clone() };
-            let attr = match self.send_commit(change, are_last && number == count).await {
+            let attr = match self.send_one(&commit, are_last && number == count).await {
                 Ok(Reply::Attr(attr)) => attr,
                 Ok(other) => return Err(unexpected("Commit", &other)),
                 Err(error) => {
@@ -397,9 +398,26 @@ impl FileData {
                 }
             };
             self.state.lock().adopt_commit(&commit, &attr);
+            self.transfer.chunks.forget(&runs_of(&commit));
             newest = Some(attr);
         }
         Ok(newest)
+    }
+
+    /// Sends one operation of the commit, with the data that goes into the log. If the log has no room for it, the data
+    /// is stored on the nodes first.
+    async fn send_one(&self, commit: &Commit, is_last: bool) -> Result<Reply, FsError> {
+        let chunks = &self.transfer.chunks;
+        let fits = !chunks.is_too_large(commit);
+        if fits {
+            match self.send_commit(chunks.change(self.ino, commit.clone()), is_last).await {
+                Err(FsError::LogFull) => chunks.note_full(),
+                outcome => return outcome,
+            }
+        }
+        let file = self.state.lock().attr().file.clone();
+        chunks.store(&file, commit).await?;
+        self.send_commit(Change::Commit { ino: self.ino, commit: commit.clone() }, is_last).await
     }
 }
 
@@ -420,6 +438,7 @@ fn is_transient(error: &FsError) -> bool {
         | FsError::Conflict { .. }
         | FsError::OutOfOrder
         | FsError::NoSession
+        | FsError::LogFull
         | FsError::Internal { .. } => true,
         FsError::NoEntry
         | FsError::Stale { .. }

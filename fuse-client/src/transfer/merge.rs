@@ -125,7 +125,8 @@ impl FileData {
             (state.attr().file.clone(), batch.iter().map(merge).collect::<Vec<(u32, Bytes)>>())
         };
         let replaces = batch.iter().any(|todo| matches!(todo.base, Base::Committed(_)));
-        let version = self.store(&file, &chunks, if replaces { Durability::Disk } else { durability }).await?;
+        let version =
+            self.store_for_commit(&file, &chunks, if replaces { Durability::Disk } else { durability }).await?;
         Ok(batch.iter().map(|todo| (todo.index, Merged { base: todo.base, version })).collect())
     }
 

@@ -17,6 +17,7 @@ mod extents;
 mod fetch;
 mod file;
 mod grouped_puts;
+mod logged_chunks;
 mod loss;
 mod merge;
 mod read;
@@ -58,7 +59,7 @@ use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
 use tokio::{runtime::Handle, sync::Semaphore, time::Instant};
 
-use self::{ceiling::Ceiling, discards::Discards, fetch::Fetcher};
+use self::{ceiling::Ceiling, discards::Discards, fetch::Fetcher, logged_chunks::LoggedChunks};
 pub use self::{commit::CommitReason, error_seq::ErrorCursor, file::FileData, grouped_puts::GroupedPuts};
 use crate::{cache::chunks::ChunkCache, urgency::Urgency};
 
@@ -102,7 +103,7 @@ impl Default for TransferSettings {
 /// One for each mount.
 pub struct Transfer {
     namespace: Arc<dyn NamespaceClient>,
-    chunks: Arc<dyn ChunkTransport>,
+    chunks: Arc<LoggedChunks>,
     runtime: Handle,
     settings: TransferSettings,
     cache: Arc<ChunkCache>,
@@ -143,6 +144,7 @@ impl Transfer {
         urgency: Arc<Urgency>,
     ) -> Arc<Self> {
         let cache = Arc::new(ChunkCache::new(settings.cache_bytes as usize));
+        let chunks = Arc::new(LoggedChunks::new(chunks, namespace.clone()));
         let transfer = Arc::new(Self {
             fetcher: Fetcher::new(chunks.clone(), cache.clone(), runtime.clone()),
             namespace,

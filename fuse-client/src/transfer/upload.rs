@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chordfs_log::warn_limited;
-use chordfs_net::{chunk_client::NewChunk, operation, tasks};
+use chordfs_net::{chunk_client::NewChunk, clients::ChunkTransport, operation, tasks};
 use chordfs_types::{
     chunk::{ChunkId, FileName, Version},
     chunk_api::Durability,
@@ -44,7 +44,8 @@ impl FileData {
         let UploadOrder { number, file, chunks, durability } = order;
         // The wait to send counts as well: many uploads that fail in turn must not take a deadline each.
         let deadline = self.transfer.settings.deadline;
-        let outcome = operation::run(deadline, deadline, || {}, self.store(&file, &chunks, durability)).await;
+        let outcome =
+            operation::run(deadline, deadline, || {}, self.store_for_commit(&file, &chunks, durability)).await;
         let mut state = self.state.lock();
         match outcome {
             Ok(version) => state.complete_upload(number, version),
@@ -68,6 +69,27 @@ impl FileData {
         Ok(permit.expect("the semaphore is never closed"))
     }
 
+    /// Like [`Self::store`], for chunks that a commit will name. If a program waits in `fsync` for few bytes, they are
+    /// stored with that commit instead (`logged_chunks`).
+    pub(super) async fn store_for_commit(
+        &self,
+        file: &FileName,
+        chunks: &[(u32, Bytes)],
+        durability: Durability,
+    ) -> Result<Version, FsError> {
+        let bytes = chunks.iter().map(|(_, data)| data.len()).sum();
+        let is_logged =
+            durability.is_disk() && self.transfer.chunks.has_room() && self.state.lock().log_with_commit(bytes);
+        if !is_logged {
+            return self.store(file, chunks, durability).await;
+        }
+        let version = self.transfer.namespace.next_version().await?;
+        let with_ids = chunks.iter().map(|(index, data)| (ChunkId { version, index: *index }, data.clone()));
+        self.transfer.chunks.keep(with_ids);
+        self.keep_in_cache(version, chunks);
+        Ok(version)
+    }
+
     /// Stores chunks (ascending, at most a run) under one fresh version and keeps them in the cache.
     pub(super) async fn store(
         &self,
@@ -86,7 +108,13 @@ impl FileData {
             return Err(error);
         }
         operation::note_progress();
-        chunks.iter().for_each(|(index, data)| self.transfer.cache.insert(id(*index), data.clone()));
+        self.keep_in_cache(version, chunks);
         Ok(version)
+    }
+
+    fn keep_in_cache(&self, version: Version, chunks: &[(u32, Bytes)]) {
+        for (index, data) in chunks {
+            self.transfer.cache.insert(ChunkId { version, index: *index }, data.clone());
+        }
     }
 }

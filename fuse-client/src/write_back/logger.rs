@@ -129,10 +129,10 @@ impl WriteBackState {
 
     /// Takes the contents of a file over, unless a later change of them is queued.
     fn note_contents(&mut self, change: &Change, contents: Option<Vec<Extent>>) {
-        if let (Change::Commit { ino, .. }, Some(contents)) = (change, contents)
-            && !self.queue.has_unlogged(*ino)
+        if let (Some((ino, _)), Some(contents)) = (change.as_commit(), contents)
+            && !self.queue.has_unlogged(ino)
         {
-            self.mirror.learn_contents(*ino, contents);
+            self.mirror.learn_contents(ino, contents);
         }
     }
 
@@ -144,7 +144,7 @@ impl WriteBackState {
         };
         let has_unlogged = self.queue.last_change(attr.ino).is_some();
         match change {
-            Change::Commit { .. } => {
+            Change::Commit { .. } | Change::CommitWithData { .. } => {
                 let is_dated = self.queue.is_dated(attr.ino);
                 self.mirror.note_committed(attr, has_unlogged, is_dated);
             }

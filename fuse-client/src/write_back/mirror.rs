@@ -146,7 +146,7 @@ impl Mirror {
     /// is known: [`Self::learn_contents`] takes it when the change is logged.
     pub(super) fn begin_contents(&mut self, ino: Ino, change: &Change) -> Option<Vec<Extent>> {
         let former = self.contents.remove(&ino)?;
-        let Change::Commit { commit, .. } = change else { return None };
+        let (_, commit) = change.as_commit()?;
         let Commit { restart: None, partial, extents, .. } = commit else { return None };
         (former.is_empty() && partial.is_empty() && extents.len() <= MAX_KNOWN_EXTENTS).then(|| extents.clone())
     }

@@ -321,7 +321,7 @@ impl WriteBackState {
 
     /// Takes over what is known after a change that the leader has carried out.
     fn take_over(&mut self, change: &Change, result: &Result<Reply, FsError>, log: &dyn ChangeLog) {
-        if let (Change::Commit { .. }, Ok(Reply::Attr(attr))) = (change, result) {
+        if let (Some(_), Ok(Reply::Attr(attr))) = (change.as_commit(), result) {
             self.mirror.forget_contents(attr.ino);
             self.mirror.note_logged(attr, self.queue.last_change(attr.ino).is_some());
             return;

@@ -11,7 +11,7 @@ use std::{
 
 use chordfs_types::{
     fs_error::FsError,
-    namespace::{Change, Extent, Ino, Reply, Time},
+    namespace::{Change, Commit, Extent, Ino, Reply, Time},
 };
 use tokio::sync::oneshot;
 
@@ -258,9 +258,16 @@ fn estimated_bytes(change: &Change) -> usize {
             file.as_bytes().len() + name.as_bytes().len() + node.target.len()
         }
         Change::Rename { name, new_name, .. } => name.as_bytes().len() + new_name.as_bytes().len(),
-        Change::Commit { commit, .. } => 24 * commit.extents.len() + 40 * commit.partial.len(),
+        Change::Commit { commit, .. } => commit_bytes(commit),
+        Change::CommitWithData { commit, chunks, .. } => {
+            commit_bytes(commit) + chunks.iter().map(|chunk| chunk.data.len() + 24).sum::<usize>()
+        }
         _ => 256,
     }
+}
+
+fn commit_bytes(commit: &Commit) -> usize {
+    24 * commit.extents.len() + 40 * commit.partial.len()
 }
 
 #[cfg(test)]

@@ -45,6 +45,7 @@ use std::{
 
 use chordfs_history::latency::LatencyMeter;
 use chordfs_net::{http_pool::HttpPool, rpc::RpcPeer};
+pub use chordfs_tables::ChunkToPlace;
 use chordfs_tables::SessionDescription;
 use chordfs_types::{
     admin::{LeaseStatus, SessionStatus},
@@ -57,6 +58,7 @@ use membership::resignation::VoterResignation;
 use raft::{handle::RaftHandle, leader::LeaderTracking};
 pub use recover::{Recovered, Recovery, become_only_voter};
 pub use serve::garbage::{Deleter, DeleterFuture, DeletionTargets, FailedDeletion};
+pub use serve::placement::{ChunkPlacer, ChunkPlacerFuture};
 use serve::{
     raft_api::{self, RaftApi},
     requests::RequestHandler,
@@ -89,6 +91,8 @@ pub struct NamespaceConfig {
     pub pool: Arc<HttpPool>,
     /// Deletes chunks from the ring; used while this node leads.
     pub deleter: Deleter,
+    /// Stores logged chunks on their holders; used while this node leads.
+    pub placer: ChunkPlacer,
     pub settings: NamespaceSettings,
 }
 

@@ -37,6 +37,7 @@ use crate::{
         lease_expiry::end_old_leases,
         lease_waits::LeaseWaits,
         leases::SessionLeases,
+        placement::{ChunkPlacer, Placement},
         raft_api::RaftApi,
         requests::RequestHandler,
         root_owner,
@@ -50,12 +51,13 @@ use crate::{
 };
 
 pub(crate) async fn start(config: NamespaceConfig) -> Result<NamespaceServices, NamespaceError> {
-    let (join, deleter) = (config.join.clone(), config.deleter.clone());
+    let (join, chunks) =
+        (config.join.clone(), ChunkWork { deleter: config.deleter.clone(), placer: config.placer.clone() });
     let member = LocalMember::start(config).await?;
     let duties = DutyStarter::default();
     let dead_leader = member.track_leader(&duties);
     let membership = member.manage_membership(&duties, join);
-    member.serve_as_leader(&duties, membership.guard.clone(), deleter);
+    member.serve_as_leader(&duties, membership.guard.clone(), chunks);
     Ok(member.into_services(duties, dead_leader, membership))
 }
 
@@ -113,6 +115,12 @@ struct LocalMember {
     neighbours: watch::Receiver<Neighbours>,
     dir: PathBuf,
     no_vote_before: Option<Instant>,
+}
+
+/// What a leader does to the chunks on the nodes.
+struct ChunkWork {
+    deleter: Deleter,
+    placer: ChunkPlacer,
 }
 
 /// The parts that decide whether this node votes, as far as other parts use them.
@@ -174,12 +182,13 @@ impl LocalMember {
     }
 
     /// Starts the tasks that act only while this node leads.
-    fn serve_as_leader(&self, duties: &DutyStarter, guard: Arc<NamespaceGuard>, deleter: Deleter) {
+    fn serve_as_leader(&self, duties: &DutyStarter, guard: Arc<NamespaceGuard>, chunks: ChunkWork) {
         let Self { raft, feed, .. } = self;
         duties.start(root_owner::give_root(raft.clone(), guard.clone()));
         duties.start(end_old_leases(feed.clone()));
         duties.start(SessionLeases { raft: raft.clone(), feed: feed.clone() }.run());
-        duties.start(GarbageCollector::new(raft.clone(), guard, feed.clone(), deleter).run());
+        duties.start(GarbageCollector::new(raft.clone(), guard, feed.clone(), chunks.deleter).run());
+        duties.start(Placement::new(raft.clone(), chunks.placer).run());
     }
 
     fn into_services(

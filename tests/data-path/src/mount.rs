@@ -129,8 +129,8 @@ impl NamespaceClient for WatchedSession {
     fn apply(&self, change: Change) -> BoxFuture<'_, Result<Reply, FsError>> {
         Box::pin(async move {
             let subject = match &change {
-                Change::Commit { ino, .. } | Change::SetAttr { ino, .. } => Some(*ino),
-                _ => None,
+                Change::SetAttr { ino, .. } => Some(*ino),
+                other => other.as_commit().map(|(ino, _)| ino),
             };
             if let Some(ino) = subject {
                 self.oracle.begin_commit(self.mount, ino);

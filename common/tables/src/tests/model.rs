@@ -11,8 +11,8 @@ use chordfs_types::{
     chunk::{ChunkRun, FileName, MAX_CHUNK_BYTES, MAX_FILE_NAME_BYTES, NameError, Version},
     fs_error::FsError,
     namespace::{
-        Attr, Change, ChunkWrite, Commit, DiscardedRuns, EntryName, Extent, FileKind, Ino, InoBlock, NamespaceOp,
-        NewNode, OpId, RenameMode, Reply, SessionId, SetAttr, Time, Truncate, VersionBlock,
+        Attr, Change, ChunkWrite, Commit, DiscardedRuns, EntryName, Extent, FileKind, Ino, InoBlock, LoggedChunk,
+        NamespaceOp, NewNode, OpId, RenameMode, Reply, SessionId, SetAttr, Time, Truncate, VersionBlock,
     },
 };
 
@@ -102,6 +102,14 @@ impl Model {
         reply
     }
 
+    /// Notes an operation that the tables refused for a reason that the model does not know.
+    pub(super) fn remember(&mut self, op: &NamespaceOp, reply: &Result<Reply, FsError>) {
+        let Some(OpId { session, sequence, answered_below }) = op.origin else { return };
+        let below = self.answered_below.entry(session).or_default();
+        *below = answered_below.max(*below);
+        self.replies.insert((session, sequence), reply.clone());
+    }
+
     /// Attributes with a counted link count, and without the change counter.
     pub(super) fn attr(&self, ino: Ino) -> Attr {
         Attr { nlink: self.links(ino), change: 0, ..self.nodes[&ino].attr.clone() }
@@ -183,6 +191,11 @@ impl Model {
             }
             Change::SetAttr { ino, set } => self.set_attr(*ino, set, now),
             Change::Commit { ino, commit } => self.commit(*ino, commit, now),
+            Change::CommitWithData { ino, commit, chunks } => {
+                self.check_data(*ino, commit, chunks)?;
+                self.commit(*ino, commit, now)
+            }
+            Change::ForgetLogged { .. } => Ok(Reply::Done),
             Change::Hold { ino } => {
                 let issuer = issuer()?;
                 let unnamed = self.nodes.contains_key(ino) && self.links(*ino) == 0;
@@ -223,6 +236,23 @@ impl Model {
                 Ok(Reply::Attr(self.attr(Ino::ROOT)))
             }
         }
+    }
+
+    /// Which chunks are kept the model does not know: that depends on how removed contents are taken apart.
+    fn check_data(&self, ino: Ino, commit: &Commit, chunks: &[LoggedChunk]) -> Result<(), FsError> {
+        let attr = &self.node(ino)?.attr;
+        match attr.kind {
+            FileKind::File => {}
+            FileKind::Directory => return Err(FsError::IsDirectory),
+            _ => return Err(refused()),
+        }
+        let most = commit.restart.unwrap_or(attr.chunk_bytes) as usize;
+        let whole = commit.extents.iter().flat_map(|run| run.range().map(move |index| (run.version, index)));
+        let named: Vec<(Version, u64)> =
+            whole.chain(commit.partial.iter().map(|write| (write.version, u64::from(write.index)))).collect();
+        let is_good =
+            |chunk: &LoggedChunk| chunk.data.len() <= most && named.contains(&(chunk.id.version, chunk.id.index.into()));
+        if chunks.iter().all(is_good) { Ok(()) } else { Err(refused()) }
     }
 
     fn open_session(&mut self, nonce: u64) -> Reply {

@@ -1,6 +1,6 @@
 //! The changes of the namespace, and the replies to them.
 
-use std::net::SocketAddr;
+use std::{fmt, net::SocketAddr};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use super::{
     values::{Attr, EntryName, Extent, FileKind, InoBlock, SessionId, Time, VersionBlock},
 };
 use crate::{
-    chunk::{ChunkRun, FileName, Version},
+    chunk::{ChunkId, ChunkRun, FileName, Version},
     ino::Ino,
     operator::TokenHash,
     ring_config::RingConfig,
@@ -252,12 +252,56 @@ pub enum Change {
         /// Must be open.
         session: SessionId,
     },
+    /// A `Commit` that brings the data of some of its chunks along: no node has stored them yet. The log keeps them
+    /// until the leader has stored them on their holders. So an fsync of few bytes is durable in one round trip.
+    /// Refused with `LogFull`, without any effect, if the log keeps very many bytes already.
+    CommitWithData {
+        /// A file, with or without a name.
+        ino: Ino,
+        /// Refused as a whole or applied as a whole.
+        commit: Commit,
+        /// Each is a chunk of the commit; at most [`MAX_COMMIT_DATA`] bytes together.
+        chunks: Vec<LoggedChunk>,
+    },
+    /// Removes chunks from the log's care: their holders have them on disk. Answered with `Done`.
+    ForgetLogged {
+        /// Those that the log does not keep are skipped.
+        chunks: Vec<ChunkId>,
+    },
+}
+
+impl Change {
+    /// The file and the commit of a change that is one, with or without data.
+    pub fn as_commit(&self) -> Option<(Ino, &Commit)> {
+        match self {
+            Self::Commit { ino, commit } | Self::CommitWithData { ino, commit, .. } => Some((*ino, commit)),
+            _ => None,
+        }
+    }
+}
+
+/// A chunk whose data is logged with the commit that makes it current.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoggedChunk {
+    /// Its number in the file and its version.
+    pub id: ChunkId,
+    /// As a node would store it: at most the file's chunk size, less for the last chunk.
+    pub data: Bytes,
+}
+
+/// Without the data, which belongs in no log file.
+impl fmt::Debug for LoggedChunk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoggedChunk").field("id", &self.id).field("bytes", &self.data.len()).finish()
+    }
 }
 
 /// The most files of one `HoldOrphans` or `Release`, which bounds the time that applying it takes.
 pub const MAX_HOLDS: usize = 4096;
 /// The most runs of one `Commit`, `extents` and `partial` together. A mount that has more sends several.
 pub const MAX_COMMIT_RUNS: usize = 1024;
+/// The most bytes that one `CommitWithData` carries: what is larger costs less if it goes to its holders at once.
+pub const MAX_COMMIT_DATA: usize = 256 << 10;
 /// The most runs of one `CollectOrphans` or `Discard`.
 pub const MAX_COLLECTED_RUNS: usize = 1024;
 
@@ -389,6 +433,13 @@ pub struct ChunkWrite {
     pub version: Version,
     /// The version into which the bytes were merged; `None` for a hole.
     pub base: Option<Version>,
+}
+
+impl ChunkWrite {
+    /// The chunk as a run of one.
+    pub fn extent(&self) -> Extent {
+        Extent { first: self.index, count: 1, version: self.version }
+    }
 }
 
 /// The result of a [`Change`] that was applied. It is kept and returned again if the operation is sent again.

@@ -13,8 +13,8 @@ mod values;
 
 pub use self::{
     change::{
-        Change, ChunkWrite, Commit, DiscardedRuns, MAX_COLLECTED_RUNS, MAX_COMMIT_RUNS, MAX_HOLDS, NamespaceOp,
-        NewNode, OpId, RenameMode, Reply, SetAttr, Truncate,
+        Change, ChunkWrite, Commit, DiscardedRuns, LoggedChunk, MAX_COLLECTED_RUNS, MAX_COMMIT_DATA, MAX_COMMIT_RUNS,
+        MAX_HOLDS, NamespaceOp, NewNode, OpId, RenameMode, Reply, SetAttr, Truncate,
     },
     messages::{
         ClientReport, DecodeError, FeedEvent, FeedMessage, Granted, LEASE, Request, Response, SessionRequests,

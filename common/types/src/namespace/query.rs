@@ -4,11 +4,12 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    change::LoggedChunk,
     pool_size::PoolSize,
     values::{AcceptedToken, Attr, EntryName, Extent},
 };
 use crate::{
-    chunk::{ChunkRun, FileName},
+    chunk::{ChunkId, ChunkRun, FileName},
     ino::Ino,
     ring_config::RingConfig,
 };
@@ -88,6 +89,11 @@ pub enum Query {
     OperatorTokens,
     /// How many nodes the pool shall have, and the last decisions.
     PoolSize,
+    /// The data of chunks that the log keeps until their holders have them. Answered with `LoggedChunks`.
+    LoggedChunks {
+        /// At most [`PAGE_ITEMS`].
+        ids: Vec<ChunkId>,
+    },
 }
 
 /// The result of a [`Query`] that was not refused.
@@ -153,6 +159,8 @@ pub enum Answer {
     OperatorTokens(Vec<AcceptedToken>),
     /// To `PoolSize`.
     PoolSize(PoolSize),
+    /// To `LoggedChunks`: those of the chunks that the log keeps, as many as fit into one answer.
+    LoggedChunks(Vec<LoggedChunk>),
 }
 
 /// A file's extents, ascending; one page of them for a long file.

@@ -15,6 +15,7 @@ use super::{Base, FileState, SentTo, UnansweredCommit, change_time};
 use crate::transfer::{
     dirty::DirtyBytes,
     extents::{ExtentMap, KnownExtents},
+    logged_chunks::MAX_LOGGED_BYTES,
 };
 
 pub(super) struct CommitUnderWay {
@@ -34,6 +35,8 @@ pub(super) struct CommitUnderWay {
     pub(super) first_later_upload: u64,
     /// The durability of uploads taken from `sealed`.
     pub(super) durability: Durability,
+    /// The bytes that were not stored, because the commit brings them along.
+    logged_bytes: usize,
 }
 
 /// A partly written chunk that was merged with `base` and stored.
@@ -101,6 +104,7 @@ impl FileState {
             uploads_whole_chunks: true,
             first_later_upload: self.next_upload,
             durability,
+            logged_bytes: 0,
         });
         (self.failure, self.scan_at) = (None, 0);
     }
@@ -188,6 +192,17 @@ impl FileState {
     /// fsynced, and are deleted soon.
     pub(crate) fn needs_sync(&self) -> bool {
         self.commit.as_ref().is_some_and(|commit| commit.durability.is_disk()) || self.replaces_committed()
+    }
+
+    /// Whether chunks of so many bytes go into the log with the commit under way: a program waits until it is durable,
+    /// and the commit is small. Counts the bytes if so.
+    pub(crate) fn log_with_commit(&mut self, bytes: usize) -> bool {
+        let Some(commit) = self.commit.as_mut().filter(|commit| commit.durability.is_disk()) else { return false };
+        let fits = commit.logged_bytes + bytes <= MAX_LOGGED_BYTES;
+        if fits {
+            commit.logged_bytes += bytes;
+        }
+        fits
     }
 
     /// Returns the chunks of the commit that have the version of this one, if it is a whole chunk.

@@ -110,6 +110,7 @@ impl FileState {
     pub(crate) fn complete_upload(&mut self, number: u64, version: Version) {
         let Some(upload) = self.uploads.remove(&number) else { return };
         if upload.chunk_bytes != self.attr.chunk_bytes {
+            self.discard(to_extents(upload.chunks.iter().map(|(index, _)| (*index, version))).iter());
             return self.put_back(number, upload);
         }
         let is_awaited = self.is_awaited(number, &upload);

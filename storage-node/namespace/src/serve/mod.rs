@@ -1,4 +1,5 @@
-//! Serving mounts and other members: requests, Raft messages, and the leader's leases and garbage collection.
+//! Serving mounts and other members: requests, Raft messages, and the leader's leases, garbage collection
+//! and placement of logged chunks.
 //!
 //! | file | what |
 //! |---|---|
@@ -10,6 +11,7 @@
 //! | `pauses.rs` | noticing that this process did not run for a while |
 //! | `deletions.rs` | deleting chunks on all nodes, without waiting for those that fail |
 //! | `garbage.rs` | deleting orphaned files and dead versions |
+//! | `placement.rs` | storing chunks whose data is in the log on their holders |
 //! | `root_owner.rs` | the owner of a new namespace's root directory |
 
 mod deletions;
@@ -18,6 +20,7 @@ pub(crate) mod lease_expiry;
 pub(crate) mod lease_waits;
 pub(crate) mod leases;
 mod pauses;
+pub(crate) mod placement;
 pub(crate) mod raft_api;
 pub(crate) mod requests;
 pub(crate) mod root_owner;

@@ -334,6 +334,7 @@ fn admit(op: &NamespaceOp) -> Result<(), FsError> {
         (
             Change::PurgeOrphans { .. }
             | Change::ForgetDead { .. }
+            | Change::ForgetLogged { .. }
             | Change::FoundRoot { .. }
             | Change::SuspendSession { .. }
             | Change::ResumeSession { .. },

@@ -16,8 +16,9 @@ use std::{
 };
 
 use chordfs_log::warn_limited;
-use chordfs_tables::{AppliedOp, IdJump, SessionDescription, Tables};
+use chordfs_tables::{AppliedOp, ChunkToPlace, IdJump, SessionDescription, Tables};
 use chordfs_types::{
+    chunk::ChunkId,
     fs_error::FsError,
     namespace::{Answer, Change, Ino, NamespaceOp, Query, SessionId, Time},
 };
@@ -186,6 +187,11 @@ impl NamespaceState {
     /// See [`Tables::has_purgeable`].
     pub(crate) fn has_purgeable(&self, before: u64) -> bool {
         self.0.applied.read().tables.has_purgeable(before)
+    }
+
+    /// See [`Tables::chunks_to_place`].
+    pub(crate) fn chunks_to_place(&self, after: Option<ChunkId>, before: u64, limit: usize) -> Vec<ChunkToPlace> {
+        self.0.applied.read().tables.chunks_to_place(after, before, limit)
     }
 
     /// Returns a copy of the tables, which shares their structure.

@@ -3,8 +3,8 @@
 //! ```text
 //! magic "CFrs" | format u32 | length n of the meta u32 | meta, n bytes | tables | CRC32C of all before u32
 //! ```
-//! Meta and tables are postcard, numbers little-endian. Formats 7 to 10 are read too: in format 10 sessions have no
-//! inode numbers, in format 9 they also do not say whether they may hold leases, in format 8 the tables also lack the
+//! Meta and tables are postcard, numbers little-endian. Formats 7 to 11 are read too: in format 11 no chunk's data is
+//! logged, in format 10 sessions have no inode numbers, in format 9 they also do not say whether they may hold leases, in format 8 the tables also lack the
 //! size of the pool and some of its settings, and in format 7 the whole configuration of the ring and the operators'
 //! tokens.
 //!
@@ -22,7 +22,7 @@ use std::{
 };
 
 use chordfs_files::rename_durably;
-use chordfs_tables::{ConfigOfFormat8, Tables, TablesOfFormat8, TablesOfFormat9, TablesOfFormat10};
+use chordfs_tables::{ConfigOfFormat8, Tables, TablesOfFormat8, TablesOfFormat9, TablesOfFormat10, TablesOfFormat11};
 use chordfs_types::ring_config::RingConfig;
 use nix::fcntl::{FallocateFlags, fallocate};
 use openraft::StoredMembership;
@@ -31,7 +31,9 @@ use super::log_file::{damaged, other_format};
 use crate::raft_types::{LogId, SnapshotMeta};
 
 const MAGIC: [u8; 4] = *b"CFrs";
-const SNAPSHOT_FORMAT: u32 = 11;
+const SNAPSHOT_FORMAT: u32 = 12;
+/// Its tables end before the chunks whose data is logged.
+const FORMAT_WITHOUT_DATA: u32 = 11;
 /// Its sessions end before the inode numbers.
 const FORMAT_WITHOUT_INOS: u32 = 10;
 /// Its sessions end before whether they may hold leases.
@@ -205,6 +207,7 @@ fn read_tables(format: u32, tables: &[u8]) -> Result<Tables, postcard::Error> {
         FORMAT_WITHOUT_POOL_SIZE => format_8(tables),
         FORMAT_WITHOUT_LEASES => postcard::from_bytes::<TablesOfFormat9>(tables).map(Tables::from),
         FORMAT_WITHOUT_INOS => postcard::from_bytes::<TablesOfFormat10>(tables).map(Tables::from),
+        FORMAT_WITHOUT_DATA => postcard::from_bytes::<TablesOfFormat11>(tables).map(Tables::from),
         _ => postcard::from_bytes(tables),
     }
 }
@@ -393,11 +396,15 @@ mod tests {
     }
 
     #[test]
-    fn snapshots_of_formats_7_to_10_are_read_and_their_sessions_may_hold_leases() {
+    fn snapshots_of_formats_7_to_11_are_read_and_their_sessions_may_hold_leases() {
         let tables = tables_in_use();
         let config = config_of(&tables);
         let bytes = postcard::to_stdvec(&tables).unwrap();
-        assert_eq!(read(11, &bytes), (true, Some(tables.clone())));
+        assert_eq!(read(12, &bytes), (true, Some(tables.clone())));
+        // No chunk and no bytes of data.
+        let of_format_11 = &bytes[..bytes.len() - 2];
+        assert_eq!(read(11, of_format_11), (true, Some(tables.clone())));
+        assert_eq!(read(12, of_format_11), (true, None), "its tables are cut off");
         assert_eq!(read(10, TABLES_OF_FORMAT_10), (true, Some(tables.clone())));
         assert_eq!(read(11, TABLES_OF_FORMAT_10), (true, None), "its session is cut off");
         assert_eq!(read(9, TABLES_OF_FORMAT_9), (true, Some(tables.clone())));
@@ -415,7 +422,7 @@ mod tests {
         assert_eq!(read_tables.map(|tables| tables.session_descriptions().count()), Some(1));
         assert_eq!(read(8, of_format_7), (true, None), "its tables are cut off");
         assert_eq!(read(6, of_format_7), (false, None));
-        assert_eq!(read(12, &bytes), (false, None));
+        assert_eq!(read(13, &bytes), (false, None));
     }
 
     #[test]

@@ -88,6 +88,7 @@ impl Node {
                 log.lock().extend(runs);
                 Box::pin(async { Ok(Vec::new()) })
             }),
+            placer: Arc::new(|_| Box::pin(async { Ok(()) })),
             settings: settings.clone(),
         };
         let namespace = Namespace::start(config).await.unwrap();

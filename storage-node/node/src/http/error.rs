@@ -53,9 +53,11 @@ pub fn status_of(error: &FsError) -> StatusCode {
         FsError::NotPermitted { .. } | FsError::ReadOnly => StatusCode::FORBIDDEN,
         FsError::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
         FsError::Unsupported { .. } => StatusCode::NOT_IMPLEMENTED,
-        FsError::NoSession | FsError::OutOfOrder | FsError::NoReplica { .. } | FsError::NoQuorum { .. } => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+        FsError::NoSession
+        | FsError::OutOfOrder
+        | FsError::NoReplica { .. }
+        | FsError::NoQuorum { .. }
+        | FsError::LogFull => StatusCode::SERVICE_UNAVAILABLE,
         FsError::Internal { .. } | FsError::Lost { .. } => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }

@@ -15,8 +15,8 @@
 //! stopped, and delays its callers by a second.
 //!
 //! The other files: `config` is what a node is started with, `host` what a hosting platform adds, `identity` the
-//! node's id as a voter, `join` the way into the ring, `load` what is reported for the choice of positions, `deleter`
-//! and `compaction` background work.
+//! node's id as a voter, `join` the way into the ring, `load` what is reported for the choice of positions, `deleter`,
+//! `placer` and `compaction` background work.
 
 mod compaction;
 mod config;
@@ -26,6 +26,7 @@ mod host;
 mod identity;
 mod join;
 mod load;
+mod placer;
 mod planes;
 mod ports;
 mod services;

@@ -9,7 +9,7 @@ use chordfs_types::chunk_api::REPLICAS;
 use tokio::sync::{Notify, watch};
 use tracing::warn;
 
-use super::{compaction::compact, core::Core, deleter::deleter};
+use super::{compaction::compact, core::Core, deleter::deleter, placer::placer};
 use crate::{
     config::ConfigFollower,
     files::FilesRead,
@@ -83,6 +83,7 @@ async fn start_namespace(core: &Core) -> Result<Namespace> {
         join: config.join.clone(),
         pool: core.pool.clone(),
         deleter: deleter(core.ring.clone(), core.peers.clone()),
+        placer: placer(core),
         settings: NamespaceSettings { root_owner: config.root_owner, ..NamespaceSettings::default() },
     });
     Ok(namespace.await?)

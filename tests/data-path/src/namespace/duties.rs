@@ -1,5 +1,5 @@
 //! What the leader does by itself: it closes sessions whose lease has expired, purges files without name and holder,
-//! has dead chunks deleted, and takes orphan chunks from the nodes. Graces as in `chordfs-namespace`.
+//! has dead chunks deleted, stores logged chunks on the nodes, and takes orphan chunks from these. Graces as in `chordfs-namespace`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,6 +19,7 @@ const READERS_GRACE: Duration = Duration::from_secs(10);
 /// No session that knows of the file is silent for longer.
 const CURED_GRACE: Duration = Duration::from_secs(150);
 const ROUND: u32 = 1024;
+const PLACED_AT_ONCE: usize = 16;
 const DELETE_TRIES: u32 = 10;
 /// Short, so that a run has time for it; the nodes' default is an hour.
 const ORPHAN_AGE: Duration = Duration::from_secs(24);
@@ -29,6 +30,7 @@ impl Namespace {
     pub(crate) fn start_duties(self: &Arc<Self>) {
         tokio::spawn(self.clone().keep_leases());
         tokio::spawn(self.clone().collect_garbage());
+        tokio::spawn(self.clone().place_logged());
         if self.world.faults.orphan_scrub {
             tokio::spawn(self.clone().collect_orphans());
         }
@@ -77,6 +79,21 @@ impl Namespace {
             if tries == 0 || tries >= DELETE_TRIES {
                 tries = 0;
                 self.propose(Change::ForgetDead { ids });
+            }
+        }
+    }
+
+    /// Stores chunks whose data is in the log on their holders.
+    async fn place_logged(self: Arc<Self>) {
+        loop {
+            let pause = self.world.random(|random| random.between(100, 3_000));
+            sleep(Duration::from_millis(pause)).await;
+            if !self.has_leader() {
+                continue;
+            }
+            let chunks = self.with_tables(|tables| tables.chunks_to_place(None, u64::MAX, PLACED_AT_ONCE));
+            if let Some(placed) = self.plane.place(&chunks).await.filter(|placed| !placed.is_empty()) {
+                self.propose(Change::ForgetLogged { chunks: placed });
             }
         }
     }

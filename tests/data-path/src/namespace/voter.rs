@@ -109,7 +109,7 @@ impl Voter {
                 leader.voter == Some(self.number) || self.namespace.world.random(|random| random.chance(50));
             is_logged.then(|| ops.iter().map(|op| self.apply_now(&mut leader, op)).collect())
         };
-        let stores = |op: &NamespaceOp| matches!(op.change, Change::Commit { .. } | Change::SetAttr { .. });
+        let stores = |op: &NamespaceOp| op.change.as_commit().is_some() || matches!(op.change, Change::SetAttr { .. });
         if ops.iter().zip(replies.iter().flatten()).any(|(op, reply)| stores(op) && reply.is_ok()) {
             self.link.spring_trap();
         }
@@ -121,7 +121,7 @@ impl Voter {
     }
 
     fn apply_now(&self, leader: &mut Leader, op: &NamespaceOp) -> Result<Reply, FsError> {
-        if matches!(op.change, Change::PurgeOrphans { .. } | Change::ForgetDead { .. }) {
+        if matches!(op.change, Change::PurgeOrphans { .. } | Change::ForgetDead { .. } | Change::ForgetLogged { .. }) {
             return Err(FsError::Invalid { reason: "only the namespace itself may do this".into() });
         }
         self.namespace.apply(leader, op).reply

@@ -254,22 +254,22 @@ fn truncation(change: &Change) -> Option<u64> {
 /// The file whose contents the change may change.
 fn subject(change: &Change) -> Option<Ino> {
     match change {
-        Change::Commit { ino, .. } => Some(*ino),
         Change::SetAttr { ino, set } => set.truncate.is_some().then_some(*ino),
-        _ => None,
+        other => other.as_commit().map(|(ino, _)| ino),
     }
 }
 
 fn brief(change: &Change) -> String {
     match change {
-        Change::Commit { ino, commit } => {
+        Change::Commit { ino, commit } | Change::CommitWithData { ino, commit, .. } => {
             let whole = commit.extents.iter().map(|it| format!("{}+{}@{}", it.first, it.count, it.version.0));
             let partial = commit
                 .partial
                 .iter()
                 .map(|it| format!("{}@{} over {:?}", it.index, it.version.0, it.base.map(|base| base.0)));
             let pieces: Vec<String> = whole.chain(partial).collect();
-            format!("Commit of {} [{}] size {}", ino.0, pieces.join(", "), commit.size_at_least)
+            let with_data = if matches!(change, Change::CommitWithData { .. }) { " with data" } else { "" };
+            format!("Commit{with_data} of {} [{}] size {}", ino.0, pieces.join(", "), commit.size_at_least)
         }
         Change::SetAttr { ino, set } => match &set.truncate {
             Some(cut) => {

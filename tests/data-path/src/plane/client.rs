@@ -131,7 +131,7 @@ impl SimChunks {
 }
 
 impl Plane {
-    async fn work(&self) {
+    pub(super) async fn work(&self) {
         let slowness = self.state.lock().slowness;
         let micros = self.world.random(|random| random.below(slowness * 1000 + 1));
         sleep(Duration::from_micros(micros)).await;

@@ -14,9 +14,11 @@ use std::{
 };
 
 use bytes::Bytes;
+use chordfs_tables::ChunkToPlace;
 use chordfs_types::{
     chunk::{ChunkId, ChunkRef, ChunkRun, FileName, chunk_key},
     chunk_api::{Durability, REPLICAS},
+    namespace::LoggedChunk,
 };
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -38,6 +40,8 @@ pub(crate) struct Plane {
 struct PlaneState {
     nodes: Vec<Node>,
     known: BTreeMap<ChunkId, KnownChunk>,
+    /// Chunks whose data the log has. It is on the disks of a majority of voters.
+    logged: BTreeSet<ChunkId>,
     /// Puts find no room.
     full: bool,
     /// Longest time that a put takes at a node, in milliseconds.
@@ -95,11 +99,15 @@ impl PlaneState {
         self.holders(file, index).into_iter().filter(|node| self.nodes[*node].is_up()).collect()
     }
 
+    /// Whether a node or the log has the chunk.
     fn has_copy(&self, id: ChunkId) -> bool {
-        self.nodes.iter().any(|node| node.copies.contains_key(&id))
+        self.logged.contains(&id) || self.nodes.iter().any(|node| node.copies.contains_key(&id))
     }
 
     fn on_disks(&self, id: ChunkId) -> usize {
+        if self.logged.contains(&id) {
+            return QUORUM;
+        }
         self.nodes.iter().filter(|node| node.copies.get(&id).is_some_and(|stored| stored.on_disk)).count()
     }
 
@@ -124,7 +132,7 @@ impl PlaneState {
 impl Plane {
     pub(crate) fn new(world: Arc<World>) -> Arc<Self> {
         let nodes = (0..NODES).map(|_| Node::default()).collect();
-        let state = PlaneState { nodes, known: BTreeMap::new(), full: false, slowness: 10 };
+        let state = PlaneState { nodes, known: BTreeMap::new(), logged: BTreeSet::new(), full: false, slowness: 10 };
         Arc::new(Self { world, state: Mutex::new(state) })
     }
 
@@ -176,6 +184,29 @@ impl Plane {
         drop(state);
         self.world.note(format!("deleted {}", describe(runs)));
         self.state.lock().nodes.iter().all(Node::is_up)
+    }
+
+    /// These are the chunks whose data the log has now.
+    pub(crate) fn note_logged(&self, chunks: Vec<ChunkToPlace>) {
+        let mut state = self.state.lock();
+        state.logged.clear();
+        for ChunkToPlace { file, chunk: LoggedChunk { id, data } } in chunks {
+            state.logged.insert(id);
+            let known = KnownChunk { data, file, put_at: Instant::now(), was_stored: true };
+            state.known.entry(id).or_insert(known).was_stored = true;
+        }
+    }
+
+    /// Stores chunks of the log on their holders' disks. Returns those that enough holders have; `None` if there is no
+    /// room. A holder that misses one gets it by repair.
+    pub(crate) async fn place(&self, chunks: &[ChunkToPlace]) -> Option<Vec<ChunkId>> {
+        self.work().await;
+        if self.state.lock().full {
+            return None;
+        }
+        let reference = |placed: &ChunkToPlace| ChunkRef { file: placed.file.clone(), id: placed.chunk.id };
+        let placed = chunks.iter().filter(|chunk| self.store(&reference(chunk), Durability::Disk).is_some());
+        Some(placed.map(|chunk| chunk.chunk.id).collect())
     }
 
     fn remember(&self, chunk: &ChunkRef, data: &Bytes) {

@@ -1,8 +1,8 @@
 //! Random operations, drawn so that most succeed and every refusal occurs as well.
 
 use chordfs_types::{
-    chunk::{ChunkRun, MAX_CHUNK_BYTES},
-    namespace::{ChunkWrite, Commit, DiscardedRuns, NewNode, RenameMode, SetAttr, Truncate},
+    chunk::{ChunkId, ChunkRun, MAX_CHUNK_BYTES},
+    namespace::{ChunkWrite, Commit, DiscardedRuns, LoggedChunk, NewNode, RenameMode, SetAttr, Truncate},
 };
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
@@ -45,7 +45,7 @@ impl Generator {
     }
 
     pub(super) fn learn(&mut self, op: &NamespaceOp, reply: &Result<Reply, FsError>) {
-        let (Change::Commit { ino, commit }, Ok(_)) = (&op.change, reply) else { return };
+        let (Some((ino, commit)), Ok(_)) = (op.change.as_commit(), reply) else { return };
         let gap = commit.extents.windows(2).find(|pair| pair[0].version == pair[1].version);
         let missing = match (gap, commit.extents.last()) {
             (Some(pair), _) => (pair[0].first + pair[0].count, 1, pair[0].version),
@@ -55,7 +55,7 @@ impl Generator {
         let (first, count, version) = missing;
         let missing = Extent { first, count: count.min(u32::MAX - first).max(1), version };
         self.used.extend(commit.extents.iter().flat_map(chunks_of));
-        self.running = chunks_of(&missing).all(|chunk| !self.used.contains(&chunk)).then_some((*ino, missing));
+        self.running = chunks_of(&missing).all(|chunk| !self.used.contains(&chunk)).then_some((ino, missing));
     }
 
     fn origin(&mut self, model: &Model, change: &Change) -> Option<OpId> {
@@ -64,6 +64,7 @@ impl Generator {
             Change::OpenSession { .. }
                 | Change::PurgeOrphans { .. }
                 | Change::ForgetDead { .. }
+                | Change::ForgetLogged { .. }
                 | Change::CloseSession { .. }
                 | Change::SuspendSession { .. }
                 | Change::ResumeSession { .. }
@@ -117,10 +118,14 @@ impl Generator {
             }
             50..64 => self.rename(model),
             64..72 => Change::SetAttr { ino: self.file(model), set: self.set_attr(model) },
-            72..91 => self.commit(model),
+            72..91 => {
+                let commit = self.commit(model);
+                if self.rng.random_bool(0.3) { self.with_data(commit) } else { commit }
+            }
             91 => Change::HoldOrphans { inos: vec![self.unnamed(tables, model), self.ino(model), Ino(99)] },
             92 if self.rng.random_bool(0.2) => Change::Hold { ino: Ino(99) },
             92 => Change::Hold { ino: self.unnamed(tables, model) },
+            93 if self.rng.random_bool(0.3) => self.forget_logged(tables),
             93..95 => Change::Release { inos: vec![self.unnamed(tables, model), self.ino(model)] },
             95 if self.rng.random() => self.discard(),
             95 => self.collect_orphans(),
@@ -139,7 +144,7 @@ impl Generator {
         Change::MakeNumbered {
             ino: unused.unwrap_or_else(|| self.ino(model)),
             file: FileName::new("numbered").unwrap(),
-            parent: self.parent(model),
+            parent: if self.rng.random_bool(0.05) { Ino(99_999) } else { self.parent(model) },
             name: self.name(),
             node: self.node(),
         }
@@ -193,6 +198,35 @@ impl Generator {
             self.spoil(&mut commit);
         }
         Change::Commit { ino, commit }
+    }
+
+    /// The data of some chunks of the commit; now and then of one that it does not name, or too much for a chunk.
+    fn with_data(&mut self, change: Change) -> Change {
+        let Change::Commit { ino, commit } = change else { return change };
+        let runs = commit.extents.iter().copied().chain(commit.partial.iter().map(|write| write.extent()));
+        let ids = runs.filter(|run| (1..10).contains(&run.count)).flat_map(|run| {
+            run.range().map(move |index| ChunkId { version: run.version, index: index as u32 })
+        });
+        let mut chunks = Vec::new();
+        for mut id in ids {
+            if self.rng.random_bool(0.02) {
+                id.index ^= 8;
+            }
+            let bytes = if self.rng.random_bool(0.02) { 1000 } else { self.rng.random_range(0..10) };
+            if self.rng.random_bool(0.8) {
+                chunks.push(LoggedChunk { id, data: Bytes::from(vec![7; bytes]) });
+            }
+        }
+        Change::CommitWithData { ino, commit, chunks }
+    }
+
+    /// Mostly chunks that the log keeps.
+    fn forget_logged(&mut self, tables: &Tables) -> Change {
+        let kept = tables.chunks_to_place(None, u64::MAX, 100);
+        let mut chunks: Vec<ChunkId> =
+            kept.iter().map(|kept| kept.chunk.id).filter(|_| self.rng.random_bool(0.8)).collect();
+        chunks.push(ChunkId { version: self.version(), index: 1 });
+        Change::ForgetLogged { chunks }
     }
 
     fn commit_with_gap(&mut self, ino: Ino) -> Change {
@@ -273,7 +307,7 @@ impl Generator {
     fn collect_orphans(&mut self) -> Change {
         let mut run = || ChunkRun {
             file: FileName::new("kept").unwrap(),
-            first: self.rng.random_range(1..9) - u32::from(self.rng.random_bool(0.02)),
+            first: self.rng.random_range(1..9) - u32::from(self.rng.random_bool(0.2)),
             count: self.rng.random_range(1..12),
             version: Version(self.rng.random_range(0..self.fresh + 3)),
         };

@@ -1,5 +1,7 @@
 //! Invariants of the tables after any sequence of operations.
 
+use chordfs_types::chunk::ChunkRun;
+
 use super::*;
 use crate::extents::ExtentMath;
 
@@ -7,7 +9,28 @@ pub(super) fn check(tables: &Tables) {
     links(tables);
     orphans(tables);
     extents(tables);
+    logged_chunks(tables);
     tree(tables);
+}
+
+/// The log keeps no data of chunks that were replaced or removed, unless they wait to be taken apart.
+fn logged_chunks(tables: &Tables) {
+    let kept = tables.chunks_to_place(None, u64::MAX, usize::MAX);
+    for ChunkToPlace { file, chunk } in &kept {
+        let run = ChunkRun { file: file.clone(), first: chunk.id.index, count: 1, version: chunk.id.version };
+        let is_dead = tables.dead_under(&Extent::from(&run)).next().is_some();
+        assert!(!is_dead && (tables.is_current(&run) || !tables.detached.is_empty()), "{chunk:?} is kept in vain");
+    }
+    let bytes: u64 = kept.iter().map(|kept| kept.chunk.data.len() as u64 + 256).sum();
+    assert_eq!(tables.logged_totals(), (kept.len(), bytes));
+}
+
+/// A commit was refused because the log is full of data.
+pub(super) fn check_full(tables: &Tables, change: &Change) {
+    let Change::CommitWithData { chunks, .. } = change else { panic!("{change:?} has no data") };
+    let more: u64 = chunks.iter().map(|chunk| chunk.data.len() as u64 + 256).sum();
+    let (_, bytes) = tables.logged_totals();
+    assert!(bytes + more > crate::logged_chunks::MAX_LOGGED_BYTES, "{bytes} bytes are kept, and {more} do not fit");
 }
 
 fn links(tables: &Tables) {

@@ -1,0 +1,146 @@
+//! Chunks that go into the namespace's log with their commit, instead of to their holders first: few bytes for which a
+//! program waits in `fsync`. That is one round trip and one write to disk less. The namespace's leader moves them to
+//! their holders afterwards.
+//!
+//! A chunk is kept here from the moment in which it would have been stored until its commit is logged or it is given
+//! up. Every commit that names it brings it along, also a repeated one.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use chordfs_net::{
+    chunk_client::{LocalChunks, NewChunk},
+    clients::{ChunkTransport, FsResult, NamespaceClient},
+    logged_reads,
+};
+use chordfs_types::{
+    chunk::{ChunkId, ChunkRef, FileName},
+    chunk_api::Durability,
+    fs_error::FsError,
+    namespace::{Change, Commit, Extent, Ino, LoggedChunk, MAX_COMMIT_DATA},
+};
+use parking_lot::Mutex;
+
+/// A commit with more bytes stores its chunks first: they would delay the other changes in the log.
+pub(super) const MAX_LOGGED_BYTES: usize = 64 << 10;
+/// How long chunks are stored first after the log was full.
+const FULL_FOR: Duration = Duration::from_secs(1);
+
+/// The nodes, with the chunks that they do not have yet.
+pub(super) struct LoggedChunks {
+    nodes: Arc<dyn ChunkTransport>,
+    namespace: Arc<dyn NamespaceClient>,
+    kept: Mutex<HashMap<ChunkId, Bytes>>,
+    full_until: Mutex<Option<Instant>>,
+}
+
+impl LoggedChunks {
+    pub(super) fn new(nodes: Arc<dyn ChunkTransport>, namespace: Arc<dyn NamespaceClient>) -> Self {
+        Self { nodes, namespace, kept: Mutex::default(), full_until: Mutex::default() }
+    }
+
+    /// Whether the log had room for data lately.
+    pub(super) fn has_room(&self) -> bool {
+        self.full_until.lock().is_none_or(|until| Instant::now() > until)
+    }
+
+    pub(super) fn keep(&self, chunks: impl IntoIterator<Item = (ChunkId, Bytes)>) {
+        self.kept.lock().extend(chunks);
+    }
+
+    /// The change that carries the commit out, with the data of its chunks that no node has.
+    pub(super) fn change(&self, ino: Ino, commit: Commit) -> Change {
+        let chunks = self.chunks_of(&commit);
+        if chunks.is_empty() { Change::Commit { ino, commit } } else { Change::CommitWithData { ino, commit, chunks } }
+    }
+
+    /// Whether the commit has too many bytes with it. That happens if earlier commits of the same chunks have failed.
+    pub(super) fn is_too_large(&self, commit: &Commit) -> bool {
+        self.chunks_of(commit).iter().map(|chunk| chunk.data.len()).sum::<usize>() > MAX_COMMIT_DATA
+    }
+
+    /// Stores the commit's chunks on their holders after all.
+    pub(super) async fn store(&self, file: &FileName, commit: &Commit) -> Result<(), FsError> {
+        let chunks = self.chunks_of(commit);
+        let ids: Vec<ChunkId> = chunks.iter().map(|chunk| chunk.id).collect();
+        let new = chunks.into_iter().map(|LoggedChunk { id, data }| NewChunk { file: file.clone(), id, data });
+        self.nodes.put(new.collect(), Durability::Disk).await?;
+        self.remove(ids);
+        Ok(())
+    }
+
+    /// Notes that the log has refused data.
+    pub(super) fn note_full(&self) {
+        *self.full_until.lock() = Some(Instant::now() + FULL_FOR);
+    }
+
+    /// Forgets chunks that are logged, or that no commit will name.
+    pub(super) fn forget<'a>(&self, runs: impl IntoIterator<Item = &'a Extent>) {
+        if self.kept.lock().is_empty() {
+            return;
+        }
+        runs.into_iter().for_each(|run| self.remove(self.ids_in(run)));
+    }
+
+    fn chunks_of(&self, commit: &Commit) -> Vec<LoggedChunk> {
+        if self.kept.lock().is_empty() {
+            return Vec::new();
+        }
+        let ids: Vec<ChunkId> = runs_of(commit).iter().flat_map(|run| self.ids_in(run)).collect();
+        let kept = self.kept.lock();
+        ids.iter().filter_map(|id| Some(LoggedChunk { id: *id, data: kept.get(id)?.clone() })).collect()
+    }
+
+    /// The chunks of a run that are kept. A run may be very long, and what is kept is little.
+    fn ids_in(&self, run: &Extent) -> Vec<ChunkId> {
+        let is_in = |id: &&ChunkId| id.version == run.version && run.range().contains(&u64::from(id.index));
+        self.kept.lock().keys().filter(is_in).copied().collect()
+    }
+
+    fn remove(&self, ids: Vec<ChunkId>) {
+        let mut kept = self.kept.lock();
+        ids.iter().for_each(|id| drop(kept.remove(id)));
+    }
+}
+
+/// All chunks that the commit makes current.
+pub(super) fn runs_of(commit: &Commit) -> Vec<Extent> {
+    commit.extents.iter().copied().chain(commit.partial.iter().map(|write| write.extent())).collect()
+}
+
+impl ChunkTransport for LoggedChunks {
+    fn put(&self, chunks: Vec<NewChunk>, durability: Durability) -> FsResult<'_, ()> {
+        self.nodes.put(chunks, durability)
+    }
+
+    fn get(&self, chunks: Vec<ChunkRef>) -> FsResult<'_, Vec<Bytes>> {
+        let kept: HashMap<ChunkId, Bytes> = {
+            let kept = self.kept.lock();
+            chunks.iter().filter_map(|chunk| Some((chunk.id, kept.get(&chunk.id)?.clone()))).collect()
+        };
+        if kept.is_empty() {
+            return Box::pin(logged_reads::get(&*self.nodes, &*self.namespace, chunks));
+        }
+        let rest: Vec<ChunkRef> = chunks.iter().filter(|chunk| !kept.contains_key(&chunk.id)).cloned().collect();
+        Box::pin(async move {
+            let found = if rest.is_empty() {
+                Vec::new()
+            } else {
+                logged_reads::get(&*self.nodes, &*self.namespace, rest).await?
+            };
+            let mut found = found.into_iter();
+            let in_order = chunks.iter().map(|chunk| kept.get(&chunk.id).cloned().or_else(|| found.next()));
+            in_order
+                .collect::<Option<_>>()
+                .ok_or_else(|| FsError::Internal { detail: "too few chunks were found".into() })
+        })
+    }
+
+    fn sync<'a>(&'a self, file: &'a FileName, local_copies: &'a dyn LocalChunks) -> FsResult<'a, ()> {
+        self.nodes.sync(file, local_copies)
+    }
+}

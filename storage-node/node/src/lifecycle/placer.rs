@@ -1,0 +1,24 @@
+//! How the namespace's leader stores logged chunks on their holders: as a mount would.
+
+use std::{sync::Arc, time::Duration};
+
+use chordfs_namespace::{ChunkPlacer, ChunkToPlace};
+use chordfs_net::chunk_client::{ChunkClient, NewChunk};
+use chordfs_types::chunk_api::Durability;
+
+use super::core::Core;
+
+/// For one request. A chunk that becomes garbage meanwhile is deleted from the nodes later than this.
+const PLACE_DEADLINE: Duration = Duration::from_secs(8);
+
+/// Stores chunks on their holders' disks.
+pub(super) fn placer(core: &Core) -> ChunkPlacer {
+    let client = Arc::new(ChunkClient::new(core.router(), core.pool.clone(), PLACE_DEADLINE));
+    Arc::new(move |chunks: Vec<ChunkToPlace>| {
+        let client = client.clone();
+        let chunks =
+            chunks.into_iter().map(|ChunkToPlace { file, chunk }| NewChunk { file, id: chunk.id, data: chunk.data });
+        let chunks: Vec<NewChunk> = chunks.collect();
+        Box::pin(async move { client.put(chunks, Durability::Disk).await.map_err(|error| error.to_string()) })
+    })
+}
