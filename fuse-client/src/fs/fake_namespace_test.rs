@@ -88,7 +88,7 @@ impl TestMount {
             free_bytes: AtomicU64::new(1 << 30),
         });
         namespace.tree.lock().inodes.insert(Ino::ROOT, Attr { kind: FileKind::Directory, ..attr(Ino::ROOT.0, 1) });
-        let settings = TransferSettings { flush_age, ..TransferSettings::default() };
+        let settings = TransferSettings { flush_age, log_bytes: 0, ..TransferSettings::default() };
         let runtime = tokio::runtime::Handle::current();
         let transfer = Transfer::with_clients(namespace.clone(), namespace.clone(), runtime, settings);
         // Without a receiver no notice is waited for.

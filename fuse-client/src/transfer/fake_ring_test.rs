@@ -17,8 +17,8 @@ use chordfs_types::{
     chunk_api::Durability,
     fs_error::FsError,
     namespace::{
-        Answer, Attr, Change, ChunkWrite, Commit, DiscardedRuns, Extent, FileKind, Ino, Query, Reply, SetAttr, Time,
-        Truncate,
+        Answer, Attr, Change, ChunkWrite, Commit, DiscardedRuns, Extent, FileKind, Ino, LoggedChunk, Query, Reply,
+        SetAttr, Time, Truncate,
     },
 };
 use futures_util::future::BoxFuture;
@@ -40,6 +40,12 @@ pub(super) struct FakeRing {
     pub disorder: AtomicU64,
     file: Mutex<File>,
     pub chunks: Mutex<HashMap<ChunkId, StoredChunk>>,
+    /// Data that the log keeps until a change after the next ones: then it is stored.
+    pub logged: Mutex<HashMap<ChunkId, Bytes>>,
+    /// The log takes no data.
+    pub log_is_full: AtomicBool,
+    /// What the log keeps is never stored.
+    pub log_keeps: AtomicBool,
     pub puts: AtomicU64,
     pub put_chunks: AtomicU64,
     pub gets: AtomicU64,
@@ -116,6 +122,9 @@ impl FakeRing {
             disorder: AtomicU64::new(0),
             file: Mutex::new(File { attr, extents: ExtentMap::default() }),
             chunks: Mutex::default(),
+            logged: Mutex::default(),
+            log_is_full: AtomicBool::new(false),
+            log_keeps: AtomicBool::new(false),
             puts: AtomicU64::new(0),
             put_chunks: AtomicU64::new(0),
             gets: AtomicU64::new(0),
@@ -213,7 +222,8 @@ impl FakeRing {
 
     pub(super) fn committed_durably(&self) -> bool {
         let chunks = self.chunks.lock();
-        self.file.lock().chunks().all(|id| chunks[&id].durable)
+        let logged = self.logged.lock();
+        self.file.lock().chunks().all(|id| logged.contains_key(&id) || chunks[&id].durable)
     }
 
     pub(super) fn next_random(&self) -> u64 {
@@ -235,7 +245,32 @@ impl FakeRing {
     fn purge(&self, before: Vec<ChunkId>) {
         let now: Vec<ChunkId> = self.file.lock().chunks().collect();
         let mut chunks = self.chunks.lock();
-        before.iter().filter(|id| !now.contains(id)).for_each(|id| drop(chunks.remove(id)));
+        let mut logged = self.logged.lock();
+        for id in before.iter().filter(|id| !now.contains(id)) {
+            chunks.remove(id);
+            logged.remove(id);
+        }
+    }
+
+    /// Refused as a whole or applied as a whole.
+    fn commit_with_data(&self, commit: Commit, chunks: Vec<LoggedChunk>) -> Result<Reply, FsError> {
+        if self.log_is_full.load(SeqCst) {
+            return Err(FsError::LogFull);
+        }
+        let brought: Vec<ChunkId> = chunks.iter().map(|chunk| chunk.id).collect();
+        self.logged.lock().extend(chunks.into_iter().map(|LoggedChunk { id, data }| (id, data)));
+        let reply = self.commit(commit);
+        if reply.is_err() {
+            self.logged.lock().retain(|id, _| !brought.contains(id));
+        }
+        reply
+    }
+
+    /// Stores what the log keeps.
+    fn place_logged(&self) {
+        let logged = std::mem::take(&mut *self.logged.lock());
+        let stored = logged.into_iter().map(|(id, data)| (id, StoredChunk { data, durable: true }));
+        self.chunks.lock().extend(stored);
     }
 
     fn keep(&self, chunks: Vec<NewChunk>, durability: Durability) -> Result<(), FsError> {
@@ -272,9 +307,10 @@ impl FakeRing {
         for extent in commit.extents.iter().copied().chain(commit.partial.iter().map(single)) {
             for index in extent.range().map(|index| index as u32) {
                 assert!(named.insert(index, extent.version).is_none(), "chunk {index} is named twice");
-                let chunks = self.chunks.lock();
-                let stored = chunks.get(&ChunkId { version: extent.version, index });
-                let len = stored.expect("a chunk is committed before it was stored").data.len() as u64;
+                let id = ChunkId { version: extent.version, index };
+                let stored = self.chunks.lock().get(&id).map(|stored| stored.data.clone());
+                let data = stored.or_else(|| self.logged.lock().get(&id).cloned());
+                let len = data.expect("a chunk is committed before it was stored").len() as u64;
                 assert!(u64::from(index - 1) * size + len <= commit.size_at_least.max(file.attr.size));
             }
             file.extents.insert(extent);
@@ -348,8 +384,12 @@ impl NamespaceClient for FakeRing {
                 return Err(failure);
             }
             let before: Vec<ChunkId> = self.file.lock().chunks().collect();
+            if !self.log_keeps.load(SeqCst) && self.next_random().is_multiple_of(2) {
+                self.place_logged();
+            }
             let reply = match change {
                 Change::Commit { ino: INO, commit } => self.commit(commit),
+                Change::CommitWithData { ino: INO, commit, chunks } => self.commit_with_data(commit, chunks),
                 Change::SetAttr { ino: INO, set } => self.set_attr(set),
                 Change::Discard { files } => self.discard(files),
                 other => panic!("unexpected {other:?}"),
@@ -375,6 +415,11 @@ impl NamespaceClient for FakeRing {
             Ok(match query {
                 Query::Open { ino: INO } => Answer::Open { attr, extents, more },
                 Query::Extents { ino: INO, .. } => Answer::Extents { extents, more },
+                Query::LoggedChunks { ids } => {
+                    let logged = self.logged.lock();
+                    let kept = ids.iter().filter_map(|id| Some(LoggedChunk { id: *id, data: logged.get(id)?.clone() }));
+                    Answer::LoggedChunks(kept.collect())
+                }
                 other => panic!("unexpected {other:?}"),
             })
         })

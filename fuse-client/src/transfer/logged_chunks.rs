@@ -25,8 +25,6 @@ use chordfs_types::{
 };
 use parking_lot::Mutex;
 
-/// A commit with more bytes stores its chunks first: they would delay the other changes in the log.
-pub(super) const MAX_LOGGED_BYTES: usize = 64 << 10;
 /// How long chunks are stored first after the log was full.
 const FULL_FOR: Duration = Duration::from_secs(1);
 
@@ -84,6 +82,11 @@ impl LoggedChunks {
             return;
         }
         runs.into_iter().for_each(|run| self.remove(self.ids_in(run)));
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.kept.lock().is_empty()
     }
 
     fn chunks_of(&self, commit: &Commit) -> Vec<LoggedChunk> {

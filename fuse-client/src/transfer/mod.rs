@@ -36,6 +36,8 @@ mod failure_test;
 #[cfg(test)]
 mod fake_ring_test;
 #[cfg(test)]
+mod logged_chunks_test;
+#[cfg(test)]
 mod model_test;
 #[cfg(test)]
 mod transfer_test;
@@ -80,6 +82,8 @@ pub struct TransferSettings {
     pub max_uploads: usize,
     /// How far to read ahead of a sequential reader.
     pub read_ahead_bytes: u64,
+    /// The largest commit whose data goes into the log with it when a program waits in `fsync`; see `logged_chunks`.
+    pub log_bytes: usize,
     /// How long a written byte may stay uncommitted while the file stays open.
     pub flush_age: Duration,
     /// Bounds each wait whose callee has no deadline of its own.
@@ -94,6 +98,7 @@ impl Default for TransferSettings {
             flush_run_bytes: 4 << 20,
             max_uploads: 4,
             read_ahead_bytes: 8 << 20,
+            log_bytes: 64 << 10,
             flush_age: Duration::from_secs(2),
             deadline: Duration::from_secs(30),
         }

@@ -13,9 +13,10 @@ use super::{
 };
 
 /// Limits so small that uploads start often, the cache evicts, and writers wait.
-fn tiny(chunk_bytes: u32) -> TransferSettings {
+fn tiny(chunk_bytes: u32, log_chunks: usize) -> TransferSettings {
     let chunk = u64::from(chunk_bytes);
     TransferSettings {
+        log_bytes: log_chunks * chunk_bytes as usize,
         cache_bytes: 40 * (chunk + 128),
         dirty_bytes: 12 * chunk + 4096,
         flush_run_bytes: 3 * chunk,
@@ -62,6 +63,7 @@ struct Player {
     model: Vec<u8>,
     unit: u64,
     chunk_bytes: u32,
+    log_chunks: usize,
     writes: u64,
 }
 
@@ -93,7 +95,7 @@ impl Player {
             Op::Remount => {
                 self.file.commit(Durability::Disk).await.unwrap();
                 self.transfer.flush_all().await.unwrap();
-                self.transfer = self.world.mount(tiny(self.chunk_bytes));
+                self.transfer = self.world.mount(tiny(self.chunk_bytes, self.log_chunks));
                 self.file = self.world.open(&self.transfer);
             }
             Op::Invalidate => self.file.invalidate(),
@@ -132,6 +134,7 @@ proptest! {
     #[test]
     fn one_mount_agrees_with_a_vector_of_bytes(
         chunk_bytes in prop::sample::select(vec![16u32, 100, 4000, 4096]),
+        log_chunks in prop::sample::select(vec![0usize, 2, 5]),
         seed in any::<u64>(),
         disorder in 0..12u64,
         ops in prop::collection::vec(op(), 1..50),
@@ -139,11 +142,12 @@ proptest! {
         run(async {
             let world = FakeRing::new(chunk_bytes, seed);
             world.disorder.store(disorder, SeqCst);
-            let transfer = world.mount(tiny(chunk_bytes));
+            let transfer = world.mount(tiny(chunk_bytes, log_chunks));
             let file = world.open(&transfer);
             let unit = u64::from(chunk_bytes) / 16;
+            let (world_of_player, model) = (world.clone(), Vec::new());
             let mut player =
-                Player { world: world.clone(), transfer, file, model: Vec::new(), unit, chunk_bytes, writes: 0 };
+                Player { world: world_of_player, transfer, file, model, unit, chunk_bytes, log_chunks, writes: 0 };
             for op in ops {
                 player.play(op).await;
             }
@@ -154,6 +158,7 @@ proptest! {
             assert!(player.transfer.dirty.lock().is_empty());
             player.transfer.flush_all().await.unwrap();
             assert_eq!(world.orphans(), 0, "chunks that no commit has named");
+            assert!(player.transfer.chunks.is_empty(), "chunks are kept for a commit that will not come");
         });
     }
 
@@ -161,13 +166,14 @@ proptest! {
     #[test]
     fn two_mounts_that_write_the_same_chunks_lose_no_bytes(
         chunk_bytes in prop::sample::select(vec![32u32, 100, 4096]),
+        log_chunks in prop::sample::select(vec![0usize, 4]),
         seed in any::<u64>(),
         ops in prop::collection::vec((0..2usize, 0..60u64, 0..4u8), 1..60),
     ) {
         run(async {
             let world = FakeRing::new(chunk_bytes, seed);
             world.disorder.store(10, SeqCst);
-            let mounts = [0, 1].map(|_| world.mount(tiny(chunk_bytes)));
+            let mounts = [0, 1].map(|_| world.mount(tiny(chunk_bytes, log_chunks)));
             let files = [0, 1].map(|mount| world.open(&mounts[mount]));
             let cell = u64::from(chunk_bytes) / 4;
             let mut model = Vec::new();

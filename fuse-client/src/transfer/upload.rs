@@ -77,10 +77,9 @@ impl FileData {
         chunks: &[(u32, Bytes)],
         durability: Durability,
     ) -> Result<Version, FsError> {
-        let bytes = chunks.iter().map(|(_, data)| data.len()).sum();
-        let is_logged =
-            durability.is_disk() && self.transfer.chunks.has_room() && self.state.lock().log_with_commit(bytes);
-        if !is_logged {
+        let (bytes, most) = (chunks.iter().map(|(_, data)| data.len()).sum(), self.transfer.settings.log_bytes);
+        let may_log = durability.is_disk() && self.transfer.chunks.has_room();
+        if !(may_log && self.state.lock().log_with_commit(bytes, most)) {
             return self.store(file, chunks, durability).await;
         }
         let version = self.transfer.namespace.next_version().await?;

@@ -50,6 +50,7 @@ fn settings(world: &World) -> TransferSettings {
         flush_run_bytes: [4096, 8192, 64 << 10][random.below(3) as usize],
         max_uploads: random.between(1, 4) as usize,
         read_ahead_bytes: [0, 16 << 10][random.below(2) as usize],
+        log_bytes: [0, 8192, 64 << 10][random.below(3) as usize],
         flush_age: Duration::from_secs(2),
         deadline: Duration::from_secs(30),
     })

@@ -250,8 +250,9 @@ impl Model {
         let whole = commit.extents.iter().flat_map(|run| run.range().map(move |index| (run.version, index)));
         let named: Vec<(Version, u64)> =
             whole.chain(commit.partial.iter().map(|write| (write.version, u64::from(write.index)))).collect();
-        let is_good =
-            |chunk: &LoggedChunk| chunk.data.len() <= most && named.contains(&(chunk.id.version, chunk.id.index.into()));
+        let is_good = |chunk: &LoggedChunk| {
+            chunk.data.len() <= most && named.contains(&(chunk.id.version, chunk.id.index.into()))
+        };
         if chunks.iter().all(is_good) { Ok(()) } else { Err(refused()) }
     }
 

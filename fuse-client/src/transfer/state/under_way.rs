@@ -15,7 +15,6 @@ use super::{Base, FileState, SentTo, UnansweredCommit, change_time};
 use crate::transfer::{
     dirty::DirtyBytes,
     extents::{ExtentMap, KnownExtents},
-    logged_chunks::MAX_LOGGED_BYTES,
 };
 
 pub(super) struct CommitUnderWay {
@@ -195,10 +194,10 @@ impl FileState {
     }
 
     /// Whether chunks of so many bytes go into the log with the commit under way: a program waits until it is durable,
-    /// and the commit is small. Counts the bytes if so.
-    pub(crate) fn log_with_commit(&mut self, bytes: usize) -> bool {
+    /// and the commit has no more than `most` bytes in all. Counts the bytes if so.
+    pub(crate) fn log_with_commit(&mut self, bytes: usize, most: usize) -> bool {
         let Some(commit) = self.commit.as_mut().filter(|commit| commit.durability.is_disk()) else { return false };
-        let fits = commit.logged_bytes + bytes <= MAX_LOGGED_BYTES;
+        let fits = commit.logged_bytes + bytes <= most;
         if fits {
             commit.logged_bytes += bytes;
         }

@@ -204,9 +204,9 @@ impl Generator {
     fn with_data(&mut self, change: Change) -> Change {
         let Change::Commit { ino, commit } = change else { return change };
         let runs = commit.extents.iter().copied().chain(commit.partial.iter().map(|write| write.extent()));
-        let ids = runs.filter(|run| (1..10).contains(&run.count)).flat_map(|run| {
-            run.range().map(move |index| ChunkId { version: run.version, index: index as u32 })
-        });
+        let ids = runs
+            .filter(|run| (1..10).contains(&run.count))
+            .flat_map(|run| run.range().map(move |index| ChunkId { version: run.version, index: index as u32 }));
         let mut chunks = Vec::new();
         for mut id in ids {
             if self.rng.random_bool(0.02) {
