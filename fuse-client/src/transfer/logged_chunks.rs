@@ -6,9 +6,10 @@
 //! up. Every commit that names it brings it along, also a repeated one.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
+    ops::RangeInclusive,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -24,6 +25,7 @@ use chordfs_types::{
     namespace::{Change, Commit, Extent, Ino, LoggedChunk, MAX_COMMIT_DATA},
 };
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 /// How long chunks are stored first after the log was full.
 const FULL_FOR: Duration = Duration::from_secs(1);
@@ -32,7 +34,7 @@ const FULL_FOR: Duration = Duration::from_secs(1);
 pub(super) struct LoggedChunks {
     nodes: Arc<dyn ChunkTransport>,
     namespace: Arc<dyn NamespaceClient>,
-    kept: Mutex<HashMap<ChunkId, Bytes>>,
+    kept: Mutex<BTreeMap<ChunkId, Bytes>>,
     full_until: Mutex<Option<Instant>>,
 }
 
@@ -63,11 +65,13 @@ impl LoggedChunks {
 
     /// Stores the commit's chunks on their holders after all.
     pub(super) async fn store(&self, file: &FileName, commit: &Commit) -> Result<(), FsError> {
-        let chunks = self.chunks_of(commit);
-        let ids: Vec<ChunkId> = chunks.iter().map(|chunk| chunk.id).collect();
-        let new = chunks.into_iter().map(|LoggedChunk { id, data }| NewChunk { file: file.clone(), id, data });
+        let new = self.chunks_of(commit).into_iter().map(|LoggedChunk { id, data }| NewChunk {
+            file: file.clone(),
+            id,
+            data,
+        });
         self.nodes.put(new.collect(), Durability::Disk).await?;
-        self.remove(ids);
+        self.forget(&runs_of(commit));
         Ok(())
     }
 
@@ -78,10 +82,11 @@ impl LoggedChunks {
 
     /// Forgets chunks that are logged, or that no commit will name.
     pub(super) fn forget<'a>(&self, runs: impl IntoIterator<Item = &'a Extent>) {
-        if self.kept.lock().is_empty() {
-            return;
+        let mut kept = self.kept.lock();
+        for run in runs {
+            let ids: Vec<ChunkId> = kept.range(ids_of(run)).map(|(id, _)| *id).collect();
+            ids.iter().for_each(|id| drop(kept.remove(id)));
         }
-        runs.into_iter().for_each(|run| self.remove(self.ids_in(run)));
     }
 
     #[cfg(test)]
@@ -90,24 +95,15 @@ impl LoggedChunks {
     }
 
     fn chunks_of(&self, commit: &Commit) -> Vec<LoggedChunk> {
-        if self.kept.lock().is_empty() {
-            return Vec::new();
-        }
-        let ids: Vec<ChunkId> = runs_of(commit).iter().flat_map(|run| self.ids_in(run)).collect();
         let kept = self.kept.lock();
-        ids.iter().filter_map(|id| Some(LoggedChunk { id: *id, data: kept.get(id)?.clone() })).collect()
+        let in_run = |run: &Extent| kept.range(ids_of(run)).map(|(id, data)| (*id, data.clone())).collect::<Vec<_>>();
+        runs_of(commit).iter().flat_map(in_run).map(|(id, data)| LoggedChunk { id, data }).collect()
     }
+}
 
-    /// The chunks of a run that are kept. A run may be very long, and what is kept is little.
-    fn ids_in(&self, run: &Extent) -> Vec<ChunkId> {
-        let is_in = |id: &&ChunkId| id.version == run.version && run.range().contains(&u64::from(id.index));
-        self.kept.lock().keys().filter(is_in).copied().collect()
-    }
-
-    fn remove(&self, ids: Vec<ChunkId>) {
-        let mut kept = self.kept.lock();
-        ids.iter().for_each(|id| drop(kept.remove(id)));
-    }
+fn ids_of(run: &Extent) -> RangeInclusive<ChunkId> {
+    let id = |index| ChunkId { version: run.version, index };
+    id(run.first)..=id(run.first.saturating_add(run.count.saturating_sub(1)))
 }
 
 /// All chunks that the commit makes current.
