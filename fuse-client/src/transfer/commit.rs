@@ -45,6 +45,7 @@ use super::{
     FileData,
     error_seq::{ErrorCursor, Reporting},
     logged_chunks::runs_of,
+    progress::CommitStep,
     state::{FileState, Merged},
 };
 
@@ -183,6 +184,7 @@ impl FileData {
 
     /// Ends the commit under way, if there is one. The caller has the commit lock.
     pub(super) fn end_commit(&self) {
+        self.progress.end();
         let is_repeated = {
             let mut state = self.state.lock();
             state.end_commit();
@@ -259,6 +261,7 @@ impl FileData {
     /// Finds out whether a commit without an answer was applied; see `state::unanswered`.
     async fn resolve_unanswered(&self) -> Result<(), FsError> {
         let Some(chunks) = self.state.lock().unanswered_chunks() else { return Ok(()) };
+        self.progress.begin(CommitStep::Resolve);
         self.refetch().await?;
         loop {
             self.load_extents(chunks.clone()).await?;
@@ -276,6 +279,7 @@ impl FileData {
     /// Uploads the sealed whole chunks, and waits for them and for all uploads before them.
     pub(super) async fn finish_uploads(self: &Arc<Self>) -> Result<(), FsError> {
         let mut upload_ended = self.upload_ended.subscribe();
+        self.progress.begin(CommitStep::Upload);
         // An upload allocates a version and puts chunks; each step is bounded by the deadline of its client.
         let stall_timeout = 3 * self.transfer.settings.deadline;
         loop {
@@ -312,6 +316,7 @@ impl FileData {
         let mut pauses = conflict_pauses();
         let mut last_attempt = false;
         loop {
+            self.progress.begin(CommitStep::Merge);
             self.merge_partials(durability, merged).await?;
             let index = match self.apply_commit(merged).await {
                 Err(FsError::Conflict { index }) if !last_attempt => index,
@@ -320,6 +325,7 @@ impl FileData {
             // Storing may have taken all the time. One attempt with the present state costs little then.
             last_attempt = Instant::now() >= give_up_at;
             tokio::time::sleep(pauses.pause()).await;
+            self.progress.begin(CommitStep::Refetch);
             self.refetch().await?;
             let refused = merged.remove(&index);
             self.state.lock().discard(refused.map(|merged| Merged::extent((&index, &merged))));
@@ -357,6 +363,7 @@ impl FileData {
                     return Ok(state);
                 }
             }
+            self.progress.begin(CommitStep::Sync);
             let transfer = &self.transfer;
             let file = self.state.lock().attr().file.clone();
             if let Err(error) = transfer.chunks.sync(&file, self).await {
@@ -387,6 +394,7 @@ impl FileData {
         are_last: bool,
     ) -> Result<Option<Attr>, FsError> {
         let (mut newest, count) = (None, commits.len());
+        self.progress.begin(CommitStep::Log);
         for (number, commit) in (1..).zip(commits) {
             let sent_to = self.state.lock().sent_to(&commit);
             let attr = match self.send_one(&commit, are_last && number == count).await {

@@ -16,7 +16,10 @@ use chordfs_types::{
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
-use super::{Transfer, commit_later::CommitSlots, dirty::DirtyBytes, error_seq::ErrorCursor, state::FileState};
+use super::{
+    Transfer, commit_later::CommitSlots, dirty::DirtyBytes, error_seq::ErrorCursor, progress::CommitProgress,
+    state::FileState,
+};
 
 pub struct FileData {
     pub(super) ino: Ino,
@@ -32,6 +35,7 @@ pub struct FileData {
     held: AtomicU64,
     dirty_since: Mutex<Option<Instant>>,
     pub(super) slots: Mutex<CommitSlots>,
+    pub(super) progress: CommitProgress,
 }
 
 impl FileData {
@@ -46,6 +50,7 @@ impl FileData {
             held: AtomicU64::new(0),
             dirty_since: Mutex::default(),
             slots: Mutex::default(),
+            progress: CommitProgress::default(),
         }
     }
 

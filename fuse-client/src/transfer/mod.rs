@@ -20,6 +20,7 @@ mod grouped_puts;
 mod logged_chunks;
 mod loss;
 mod merge;
+mod progress;
 mod read;
 mod read_ahead;
 pub mod read_buffer;
@@ -271,6 +272,7 @@ async fn commit_aged(transfer: Weak<Transfer>, age: Duration) {
         tick.tick().await;
         let Some(transfer) = transfer.upgrade() else { return };
         for file in transfer.dirty_files() {
+            file.report_slow_commit();
             if file.is_older_than(age) {
                 tasks::spawn_on(&transfer.runtime, file.commit_in_background());
             }

@@ -48,7 +48,7 @@ use chordfs_net::{http_pool::HttpPool, rpc::RpcPeer};
 pub use chordfs_tables::ChunkToPlace;
 use chordfs_tables::SessionDescription;
 use chordfs_types::{
-    admin::{LeaseStatus, SessionStatus},
+    admin::{LeaseStatus, LoggedStatus, SessionStatus},
     namespace::SessionId,
     ring_id::Neighbours,
 };
@@ -122,6 +122,8 @@ pub struct MemberStatus {
     pub snapshot_index: Option<u64>,
     /// See [`LeaseStatus`].
     pub leases: LeaseStatus,
+    /// See [`LoggedStatus`].
+    pub logged: LoggedStatus,
     /// Whether a leader has reported recently that a majority follows it, or this node is that leader.
     pub leader_confirmed: bool,
     /// While this node leads: of each other voter its ring address, the entries of the log that it has not confirmed,
@@ -302,6 +304,7 @@ impl Namespace {
             applied_index: raft.state().last_applied().map(|log_id| log_id.index),
             snapshot_index: metrics.snapshot.map(|log_id| log_id.index),
             leases: self.lease_status(),
+            logged: raft.state().logged_status(),
             leader_confirmed: leader.is_confirmed(),
             lags: raft.voter_lags(),
             failed: raft.failure(),

@@ -24,7 +24,7 @@ pub use self::{
         BacklogMinute, CacheMinute, DiskMinute, HISTORY_POINTS, HistoryPoint, HistorySource, LatencySummary,
         NodeHistory, RingHistory, RingNodeHistory,
     },
-    node::{LeaseStatus, NamespaceStatus, NodeState, NodeStatus, StoreStatus, VoterLag},
+    node::{LeaseStatus, LoggedStatus, NamespaceStatus, NodeState, NodeStatus, StoreStatus, VoterLag},
     pool::{PoolDecided, PoolDecisionLine, PoolNodes, PoolStatus, PoolTarget, ScalerDecision},
     repair::{RepairStatus, TransferProgress},
     ring::{NodeLine, RingNodeState, RingStatus},

@@ -109,6 +109,18 @@ pub struct NamespaceStatus {
     /// What the reporting node has done about leases since it started. Only leaders do something.
     #[serde(default)]
     pub leases: LeaseStatus,
+    /// Chunks that the log keeps until their holders have them, as far as the reporting node has applied it.
+    #[serde(default)]
+    pub logged: LoggedStatus,
+}
+
+/// Chunks whose data came into the log with the commit of an `fsync`, and that are not stored on their holders yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoggedStatus {
+    /// Chunks now.
+    pub chunks: u64,
+    /// The memory that they take, in bytes.
+    pub bytes: u64,
 }
 
 /// The leases of mounts on directories and inodes, at one node.

@@ -13,7 +13,12 @@ mod orphans;
 mod peers;
 mod report;
 
-use std::{collections::HashMap, net::SocketAddr, process::ExitCode, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::{Result, bail};
 use chordfs_types::{
@@ -45,6 +50,8 @@ const MAX_SUSPECTS: usize = 64 << 10;
 /// and a stopped node has left the ring.
 const RECHECKS: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(1);
+/// Chunks that the namespace is asked about at a time: the data of all of them fits into its answer.
+const LOGGED_PAGE: usize = 128;
 /// The exit code if the check could not be carried out.
 const NOT_CHECKED: u8 = 2;
 
@@ -215,6 +222,9 @@ impl RingCheck {
             let judged = self.judge_all(&suspects).await;
             // The extents come last: a chunk that was deleted before the holders answered is no longer in them.
             let current = self.still_current(&suspects).await?;
+            let logged = self.logged(&suspects).await?;
+            let current: Vec<bool> =
+                suspects.iter().zip(current).map(|(it, current)| current && !logged.contains(&it.chunk.id)).collect();
             let wrong = |judged: &JudgedChunk, current: bool| current && judged.verdict != ChunkVerdict::Sound;
             let all = suspects.into_iter().zip(judged).zip(current);
             let rest = all.filter(|((_, judged), current)| wrong(judged, *current)).map(|(pair, _)| pair);
@@ -231,6 +241,19 @@ impl RingCheck {
         if let Some(found) = self.report.findings(judged.verdict) {
             found.add(&expected.chunk, judged.at_fault.iter().copied());
         }
+    }
+
+    /// Those of the suspects whose data the log keeps: their holders get them soon.
+    async fn logged(&mut self, suspects: &[ExpectedChunk]) -> Result<HashSet<ChunkId>> {
+        let mut logged = HashSet::new();
+        for page in suspects.chunks(LOGGED_PAGE) {
+            let ids = page.iter().map(|suspect| suspect.chunk.id).collect();
+            match self.peers.query(&Query::LoggedChunks { ids }).await? {
+                Ok(Answer::LoggedChunks(kept)) => logged.extend(kept.into_iter().map(|kept| kept.id)),
+                other => bail!("expected chunks that the log keeps, got {other:?}"),
+            }
+        }
+        Ok(logged)
     }
 
     /// For each suspect, in the order of the walk, whether it still belongs to its file.

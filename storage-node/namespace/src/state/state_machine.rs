@@ -18,6 +18,7 @@ use std::{
 use chordfs_log::warn_limited;
 use chordfs_tables::{AppliedOp, ChunkToPlace, IdJump, SessionDescription, Tables};
 use chordfs_types::{
+    admin::LoggedStatus,
     chunk::ChunkId,
     fs_error::FsError,
     namespace::{Answer, Change, Ino, NamespaceOp, Query, SessionId, Time},
@@ -187,6 +188,12 @@ impl NamespaceState {
     /// See [`Tables::has_purgeable`].
     pub(crate) fn has_purgeable(&self, before: u64) -> bool {
         self.0.applied.read().tables.has_purgeable(before)
+    }
+
+    /// See [`Tables::logged_totals`].
+    pub(crate) fn logged_status(&self) -> LoggedStatus {
+        let (chunks, bytes) = self.0.applied.read().tables.logged_totals();
+        LoggedStatus { chunks: chunks as u64, bytes }
     }
 
     /// See [`Tables::chunks_to_place`].

@@ -181,6 +181,7 @@ async fn render_metrics(State(admin): State<AdminState>) -> Response {
     super::metrics::record_repair(&status.repair);
     super::metrics::record_cache(&status.cache);
     super::metrics::record_leases(&status.namespace.leases);
+    super::metrics::record_logged(&status.namespace.logged);
     let successors = status.neighbours.map_or(0, |neighbours| neighbours.successors.len());
     gauge!("chordfs_ring_successors").set(successors as f64);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], admin.metrics.render()).into_response()

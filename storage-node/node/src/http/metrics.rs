@@ -5,7 +5,7 @@
 use std::sync::OnceLock;
 
 use axum::{extract::Request, http::Method, middleware::Next, response::Response};
-use chordfs_types::admin::{CacheStatus, Health, HealthCode, LeaseStatus, RepairStatus};
+use chordfs_types::admin::{CacheStatus, Health, HealthCode, LeaseStatus, LoggedStatus, RepairStatus};
 use metrics::{counter, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
@@ -58,6 +58,12 @@ pub fn record_leases(status: &LeaseStatus) {
     }
     counter!("chordfs_lease_waits_total").absolute(status.waits);
     counter!("chordfs_lease_wait_milliseconds_total").absolute(status.waited_millis);
+}
+
+/// Records the chunks that the log of the namespace keeps until their holders have them.
+pub fn record_logged(status: &LoggedStatus) {
+    gauge!("chordfs_logged_chunks").set(status.chunks as f64);
+    gauge!("chordfs_logged_bytes").set(status.bytes as f64);
 }
 
 /// Records the cache of chunks.

@@ -74,6 +74,7 @@ impl NodeAdmin for LocalAdmin {
                 leader_confirmed: namespace.leader_confirmed,
                 lags: namespace.lags.into_iter().map(voter_lag).collect(),
                 leases: namespace.leases,
+                logged: namespace.logged,
             },
             work: Work::of(&repair, self.departure.shown_drain().as_ref(), &self.scrub.status(), unix_now_secs()),
             repair,
