@@ -90,6 +90,47 @@ fn synced_data_survives_a_crash_of_all_nodes() {
     }
 }
 
+/// A small `fsync` is in the log of the namespace only, until the leader has stored its chunks on their holders.
+#[test]
+fn a_small_fsync_survives_a_crash_of_all_nodes_before_its_chunks_are_stored() {
+    let mut cluster = Cluster::start(3);
+    let (mount, leader) = (TempMount::new(&cluster), cluster.leader());
+    let mut written = Vec::new();
+    // On a busy machine the chunks of the first ones may be stored before the leader is asked.
+    while written.len() < 10 || cluster.status(leader)["namespace"]["logged"]["chunks"] == 0 {
+        let contents = tree::bytes(written.len() as u64, 1 + written.len() * 1_000);
+        let mut file = File::create(mount.join(format!("f{}", written.len()))).unwrap();
+        file.write_all(&contents).unwrap();
+        file.sync_all().unwrap();
+        written.push(contents);
+        assert!(written.len() < 60, "the log has never kept any data");
+    }
+    for node in 0..3 {
+        cluster.kill(node);
+    }
+    for node in 0..3 {
+        cluster.start_node(node);
+    }
+    cluster.wait_settled();
+    let fresh = TempMount::new(&cluster);
+    for (seed, contents) in written.iter().enumerate() {
+        assert!(fs::read(fresh.join(format!("f{seed}"))).unwrap() == *contents, "f{seed}");
+    }
+    let leader = cluster.leader();
+    wait_for(
+        "the log keeps no data",
+        Duration::from_secs(30),
+        || match &cluster.status(leader)["namespace"]["logged"] {
+            logged if logged["chunks"] == 0 => Ok(()),
+            logged => Err(logged.to_string()),
+        },
+    );
+    let chunks: usize = written.iter().map(|contents| contents.len().div_ceil(4096)).sum();
+    for node in 0..3 {
+        assert_eq!(cluster.ls(node).len(), chunks, "the chunks of node {}", node + 1);
+    }
+}
+
 #[test]
 fn a_node_that_was_away_gets_what_it_missed() {
     let mut cluster = Cluster::start(3);

@@ -3,8 +3,8 @@
 //!
 //! A chunk that is replaced or removed before that is forgotten at once, so a small range that is rewritten again and
 //! again (a database's journal) reaches the nodes only now and then. What is kept here is current in one file, except
-//! for contents that are still to be taken apart (`detached`), and is part of each snapshot: a reader whom no holder can
-//! answer asks for it here.
+//! for contents that are still to be taken apart (`detached`), and is part of each snapshot: a reader whom no holder
+//! can answer asks for it here.
 
 use bytes::Bytes;
 use chordfs_types::{

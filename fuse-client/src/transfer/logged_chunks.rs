@@ -31,14 +31,14 @@ use tokio::time::Instant;
 const FULL_FOR: Duration = Duration::from_secs(1);
 
 /// The nodes, with the chunks that they do not have yet.
-pub(super) struct LoggedChunks {
+pub(super) struct LoggingTransport {
     nodes: Arc<dyn ChunkTransport>,
     namespace: Arc<dyn NamespaceClient>,
     kept: Mutex<BTreeMap<ChunkId, Bytes>>,
     full_until: Mutex<Option<Instant>>,
 }
 
-impl LoggedChunks {
+impl LoggingTransport {
     pub(super) fn new(nodes: Arc<dyn ChunkTransport>, namespace: Arc<dyn NamespaceClient>) -> Self {
         Self { nodes, namespace, kept: Mutex::default(), full_until: Mutex::default() }
     }
@@ -111,7 +111,7 @@ pub(super) fn runs_of(commit: &Commit) -> Vec<Extent> {
     commit.extents.iter().copied().chain(commit.partial.iter().map(|write| write.extent())).collect()
 }
 
-impl ChunkTransport for LoggedChunks {
+impl ChunkTransport for LoggingTransport {
     fn put(&self, chunks: Vec<NewChunk>, durability: Durability) -> FsResult<'_, ()> {
         self.nodes.put(chunks, durability)
     }

@@ -62,7 +62,7 @@ use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
 use tokio::{runtime::Handle, sync::Semaphore, time::Instant};
 
-use self::{ceiling::Ceiling, discards::Discards, fetch::Fetcher, logged_chunks::LoggedChunks};
+use self::{ceiling::Ceiling, discards::Discards, fetch::Fetcher, logged_chunks::LoggingTransport};
 pub use self::{commit::CommitReason, error_seq::ErrorCursor, file::FileData, grouped_puts::GroupedPuts};
 use crate::{cache::chunks::ChunkCache, urgency::Urgency};
 
@@ -109,7 +109,7 @@ impl Default for TransferSettings {
 /// One for each mount.
 pub struct Transfer {
     namespace: Arc<dyn NamespaceClient>,
-    chunks: Arc<LoggedChunks>,
+    chunks: Arc<LoggingTransport>,
     runtime: Handle,
     settings: TransferSettings,
     cache: Arc<ChunkCache>,
@@ -150,7 +150,7 @@ impl Transfer {
         urgency: Arc<Urgency>,
     ) -> Arc<Self> {
         let cache = Arc::new(ChunkCache::new(settings.cache_bytes as usize));
-        let chunks = Arc::new(LoggedChunks::new(chunks, namespace.clone()));
+        let chunks = Arc::new(LoggingTransport::new(chunks, namespace.clone()));
         let transfer = Arc::new(Self {
             fetcher: Fetcher::new(chunks.clone(), cache.clone(), runtime.clone()),
             namespace,
