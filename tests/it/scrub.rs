@@ -2,11 +2,16 @@
 
 use std::{
     fs,
+    io::Read,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use harness::{Cluster, Stored, TempMount, binary, run, tree, wait_for};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -117,6 +122,31 @@ fn a_deleted_file_gives_its_space_back_within_a_minute() {
     });
     eprintln!("64 MiB in three copies went within {:?}", deleted.elapsed());
     assert_eq!(fs::read(mount.join("small")).unwrap(), tree::bytes(1, 500_000));
+}
+
+/// The crashed mount has the file open. It is kept until the mount's session is given up.
+#[test]
+#[ignore = "slow: a session is given up after a minute; SLOW_TESTS=1 tests/check.sh runs it"]
+fn a_deleted_file_of_a_crashed_mount_gives_its_space_back_within_two_minutes() {
+    let cluster = Cluster::start(3);
+    let (mount, crashed) = (TempMount::new(&cluster), TempMount::new(&cluster));
+    let mut large = fs::File::create(mount.join("large")).unwrap();
+    tree::write_stream(&mut large, 2, 64 << 20).unwrap();
+    large.sync_all().unwrap();
+    drop(large);
+    wait_for("three copies", MINUTE, || match disk_bytes(&cluster) {
+        bytes if bytes >= 3 * (64 << 20) => Ok(()),
+        bytes => Err(format!("{bytes} bytes")),
+    });
+    let mut open = fs::File::open(crashed.join("large")).unwrap();
+    open.read_exact(&mut [0; 10]).unwrap();
+    fs::remove_file(mount.join("large")).unwrap();
+    open.read_exact(&mut [0; 10]).expect("a file that is open can be read after its removal elsewhere");
+    kill(Pid::from_raw(crashed.pid() as i32), Signal::SIGKILL).unwrap();
+    wait_for("the space is back", 2 * MINUTE, || match disk_bytes(&cluster) {
+        bytes if bytes < 3 * (2 << 20) => Ok(()),
+        bytes => Err(format!("{bytes} bytes")),
+    });
 }
 
 /// The disk usage of all data folders, from `du`.

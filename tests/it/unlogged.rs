@@ -224,7 +224,24 @@ fn a_stopped_mount_delays_others_by_its_lease_and_keeps_what_does_not_conflict()
 #[test]
 #[ignore = "slow: a mount is stopped for more than a minute; SLOW_TESTS=1 tests/check.sh runs it"]
 fn a_mount_that_slept_for_longer_than_a_minute_keeps_what_it_had_answered() {
-    let cluster = Cluster::start(3);
+    sleep_for_more_than_a_minute(|_| {});
+}
+
+/// The new leader waits for no session that the former one has suspended, and knows it when it is back.
+#[test]
+#[ignore = "slow: a mount is stopped for more than a minute; SLOW_TESTS=1 tests/check.sh runs it"]
+fn a_mount_that_slept_while_the_leader_died_keeps_what_it_had_answered() {
+    sleep_for_more_than_a_minute(|cluster| {
+        let leader = cluster.leader();
+        cluster.kill(leader);
+        cluster.leader();
+    });
+}
+
+/// A mount is stopped under load until its session is suspended, and then `fault` happens.
+#[track_caller]
+fn sleep_for_more_than_a_minute(fault: impl FnOnce(&mut Cluster)) {
+    let mut cluster = Cluster::start(3);
     let (one, two) = (TempMount::new(&cluster), TempMount::new(&cluster));
     fs::create_dir(one.join("tree")).unwrap();
     let session = session_of(&cluster, &one);
@@ -243,6 +260,14 @@ fn a_mount_that_slept_for_longer_than_a_minute_keeps_what_it_had_answered() {
             let asleep = session_of(&cluster, &one);
             if asleep["silent_seconds"].as_u64() > Some(70) { Ok(()) } else { Err(asleep.to_string()) }
         });
+        fault(&mut cluster);
+        let began = Instant::now();
+        fs::write(two.join("tree/after"), "after").unwrap();
+        assert!(
+            began.elapsed() < Duration::from_secs(20),
+            "a suspended session delays another for {:?}",
+            began.elapsed()
+        );
         stop.store(true, Relaxed);
         signal(&one, Signal::SIGCONT);
     });
@@ -250,12 +275,13 @@ fn a_mount_that_slept_for_longer_than_a_minute_keeps_what_it_had_answered() {
     assert_eq!(session_of(&cluster, &one)["id"], session["id"]);
     assert_eq!(fs::read_to_string(one.join("tree/other")).unwrap(), "other");
     fs::remove_file(two.join("tree/other")).unwrap();
+    fs::remove_file(two.join("tree/after")).unwrap();
     assert_eq!(check_prefix(&two.join("tree")), written.load(Relaxed));
 }
 
 /// The session of a mount, as the leader knows it.
 fn session_of(cluster: &Cluster, mount: &TempMount) -> Value {
-    let url = format!("http://{}:5059/sessions", cluster.ip(0));
+    let url = format!("http://{}:5059/sessions", cluster.ip(cluster.live()[0]));
     // No program is started: it would inherit open files of the mount that is stopped, and wait for it as it begins.
     let answer = reqwest::blocking::get(url).and_then(|answer| answer.text()).expect("the node answers");
     let sessions: Value = serde_json::from_str(&answer).unwrap();
