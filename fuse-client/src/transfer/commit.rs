@@ -280,6 +280,7 @@ impl FileData {
     pub(super) async fn finish_uploads(self: &Arc<Self>) -> Result<(), FsError> {
         let mut upload_ended = self.upload_ended.subscribe();
         self.progress.begin(CommitStep::Upload);
+        self.log_few_chunks().await;
         // An upload allocates a version and puts chunks; each step is bounded by the deadline of its client.
         let stall_timeout = 3 * self.transfer.settings.deadline;
         loop {

@@ -40,6 +40,22 @@ impl FileData {
         }
     }
 
+    /// Takes the whole chunks of a small `fsync` here: they go into the log with the commit, so that nothing waits for
+    /// the nodes, and a task for each run would cost more than the run.
+    pub(super) async fn log_few_chunks(self: &Arc<Self>) {
+        let settings = &self.transfer.settings;
+        loop {
+            let order = {
+                let mut state = self.state.lock();
+                let may_log = self.transfer.chunks.has_room() && state.has_few_bytes_to_log(settings.log_bytes);
+                // Nothing that was written since the commit began.
+                if may_log { state.take_upload(u64::MAX, settings.flush_run_bytes) } else { None }
+            };
+            let Some(order) = order else { return };
+            self.clone().run_upload(order).await;
+        }
+    }
+
     async fn run_upload(self: Arc<Self>, order: UploadOrder) {
         let UploadOrder { number, file, chunks, durability } = order;
         // The wait to send counts as well: many uploads that fail in turn must not take a deadline each.

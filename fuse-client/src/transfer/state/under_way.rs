@@ -193,6 +193,13 @@ impl FileState {
         self.commit.as_ref().is_some_and(|commit| commit.durability.is_disk()) || self.replaces_committed()
     }
 
+    /// Whether the commit under way is a small one for which a program waits until it is durable, and no upload is.
+    pub(crate) fn has_few_bytes_to_log(&self, most: usize) -> bool {
+        let is_small =
+            |commit: &CommitUnderWay| commit.durability.is_disk() && commit.sealed.held_bytes() <= most as u64;
+        self.uploads.is_empty() && self.commit.as_ref().is_some_and(is_small)
+    }
+
     /// Whether chunks of so many bytes go into the log with the commit under way: a program waits until it is durable,
     /// and the commit has no more than `most` bytes in all. Counts the bytes if so.
     pub(crate) fn log_with_commit(&mut self, bytes: usize, most: usize) -> bool {

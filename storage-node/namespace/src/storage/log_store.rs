@@ -23,8 +23,9 @@ use super::{
     damage_cut,
     disk_space::DiskSpace,
     log_file::{self, DamagePolicy, LogFile, OpenedLogFile, damaged},
-    log_writer::{DoneSender, LogProgress, LogWriter, PROGRESS, PURGED, VOTE, WriterCommand, WriterQueue},
+    log_writer::{LogProgress, LogWriter, PROGRESS, PURGED, VOTE},
     small_file,
+    writer_queue::{DoneSender, WriterCommand, WriterQueue},
 };
 use crate::raft_types::{LogEntry, LogId, TypeConfig, Vote};
 

@@ -1,23 +1,13 @@
-//! The writer of the log's files. Everything that must reach the disk is written in the order in which Raft asks for
-//! it, because Raft loses committed entries if a vote and an append are reordered. A queue keeps that order, and a
-//! thread executes it.
+//! The writer of the log's files. All of it must reach the disk in the order in which Raft asks for it, because Raft
+//! loses committed entries if a vote and an append are reordered: `writer_queue` keeps that order.
 //!
-//! Appends that wait in the queue are written together and share one `fdatasync`; only then are their callbacks called.
-//! A follower whose queue is empty and whose disk answers at once writes an append where Raft asks for it, because the
-//! hop to the thread and back would cost more than the append. A leader never does: its Raft has to send heartbeats,
-//! and the entries to the others, while its own disk is slow.
-//!
-//! On a full disk the thread waits for space. It acknowledges nothing meanwhile, which looks like a slow disk to the
+//! On a full disk the writer waits for space. It acknowledges nothing meanwhile, which looks like a slow disk to the
 //! other voters, and loses nothing. Any other error ends this log.
 
 use std::{
     io,
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::SeqCst},
-        mpsc::{self, Receiver, RecvTimeoutError, TryRecvError},
-    },
+    sync::Arc,
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -25,10 +15,8 @@ use std::{
 use chordfs_files::sync_folder;
 use chordfs_history::{latency::LatencyMeter, recent::RecentTimes};
 use chordfs_log::{info_limited, warn_limited};
-use openraft::storage::IOFlushed;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
 
 use super::{
     disk_space::{DiskSpace, is_full},
@@ -36,18 +24,14 @@ use super::{
     log_store::closed,
     small_file,
 };
-use crate::raft_types::{LogEntry, LogId, TypeConfig, Vote};
+use crate::raft_types::{LogEntry, LogId, Vote};
 
 pub(super) const VOTE: &str = "vote";
 pub(super) const PURGED: &str = "purged";
 pub(super) const PROGRESS: &str = "progress";
 
-/// The most bytes of appends in one write.
-const BATCH_BYTES: usize = 4 << 20;
 /// The most bytes that a follower appends at once.
 const SMALL_BYTES: usize = 64 << 10;
-/// The progress only shortens the replay after a restart and reveals damage, so it is written at intervals.
-const PROGRESS_EVERY: Duration = Duration::from_millis(if cfg!(test) { 0 } else { 500 });
 /// How often a full disk is tried again.
 const FULL_PAUSE: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 200 });
 
@@ -58,22 +42,6 @@ pub(super) struct LogProgress {
     pub committed: Option<LogId>,
     /// The last entry that was on the disk: if it can no longer be read, the disk has lost it. It is never too large.
     pub synced: Option<u64>,
-}
-
-pub(super) type DoneSender = oneshot::Sender<io::Result<()>>;
-
-pub(super) enum WriterCommand {
-    /// Appends entries, which follow those appended before.
-    Append(Vec<LogEntry>, IOFlushed<TypeConfig>),
-    Vote(Vote, DoneSender),
-    /// Wakes the thread, so that it saves the progress in a while.
-    Progress,
-    /// Drops the entries from this index on.
-    Truncate(u64, DoneSender),
-    /// Drops the entries up to this one.
-    Purge(LogId, DoneSender),
-    /// Finishes the queued writes and ends the thread.
-    Close(DoneSender),
 }
 
 pub(super) struct LogWriter {
@@ -90,111 +58,6 @@ pub(super) struct LogWriter {
     append_times: RecentTimes,
     /// How far the log is committed, as Raft has told last.
     committed: Arc<Mutex<Option<LogId>>>,
-}
-
-/// The queue of a writer. An append may pass by it when it is empty because one task, Raft's core, sends all appends,
-/// votes, truncations and purges.
-#[derive(Clone)]
-pub(super) struct WriterQueue {
-    commands: mpsc::Sender<WriterCommand>,
-    /// Commands that are not executed yet.
-    waiting: Arc<AtomicUsize>,
-    writer: Arc<Mutex<LogWriter>>,
-}
-
-impl WriterQueue {
-    /// Starts the thread of `writer`.
-    pub(super) fn start(writer: LogWriter) -> io::Result<Self> {
-        let (sender, commands) = mpsc::channel();
-        let (waiting, writer) = (Arc::<AtomicUsize>::default(), Arc::new(Mutex::new(writer)));
-        let thread = WriterThread { commands, waiting: waiting.clone(), writer: writer.clone() };
-        std::thread::Builder::new().name("namespace-log".into()).spawn(move || thread.run())?;
-        Ok(Self { commands: sender, waiting, writer })
-    }
-
-    pub(super) fn send(&self, command: WriterCommand) -> io::Result<()> {
-        self.waiting.fetch_add(1, SeqCst);
-        self.commands.send(command).map_err(|_| closed())
-    }
-
-    /// Appends entries after those appended before. `may_wait`: the caller has nothing to do meanwhile.
-    pub(super) fn append(
-        &self,
-        entries: Vec<LogEntry>,
-        callback: IOFlushed<TypeConfig>,
-        may_wait: bool,
-    ) -> io::Result<()> {
-        match self.append_at_once(&entries, may_wait) {
-            None => self.send(WriterCommand::Append(entries, callback)),
-            Some(result) => {
-                callback.io_completed(result);
-                Ok(())
-            }
-        }
-    }
-
-    /// See [`LogWriter::append_at_once`].
-    fn append_at_once(&self, entries: &[LogEntry], may_wait: bool) -> Option<io::Result<()>> {
-        let may_pass = may_wait && self.waiting.load(SeqCst) == 0;
-        let mut writer = self.writer.try_lock().filter(|_| may_pass)?;
-        let was_saved = writer.progress_since.is_none();
-        let result = writer.append_at_once(entries)?;
-        if was_saved && writer.progress_since.is_some() {
-            // The progress is only a hint, and a thread that has ended has saved it.
-            let _ = self.send(WriterCommand::Progress);
-        }
-        Some(result)
-    }
-}
-
-/// Executes the commands of a queue until it is closed, or until all senders are dropped.
-struct WriterThread {
-    commands: Receiver<WriterCommand>,
-    waiting: Arc<AtomicUsize>,
-    writer: Arc<Mutex<LogWriter>>,
-}
-
-impl WriterThread {
-    fn run(self) {
-        let mut closing = None;
-        while closing.is_none() {
-            let Some(command) = self.next() else { break };
-            let mut writer = self.writer.lock();
-            let mut executed = 1;
-            if let WriterCommand::Append(entries, callback) = command {
-                let mut batch = AppendBatch::default();
-                batch.add(entries, callback);
-                let after = batch.fill(&self.commands);
-                executed = batch.callbacks.len() + usize::from(after.is_some());
-                writer.append(batch);
-                closing = after.and_then(|command| writer.execute(command));
-            } else {
-                closing = writer.execute(command);
-            }
-            self.waiting.fetch_sub(executed, SeqCst);
-        }
-        let mut writer = self.writer.lock();
-        writer.save_progress();
-        // Another process may open the folder from now on.
-        writer.failed.get_or_insert_with(|| closed().to_string());
-        drop(writer);
-        if let Some(done) = closing {
-            let _ = done.send(Ok(()));
-        }
-    }
-
-    /// Waits for the next command, and saves the progress when that is due.
-    fn next(&self) -> Option<WriterCommand> {
-        loop {
-            let since = self.writer.lock().progress_since;
-            let Some(since) = since else { return self.commands.recv().ok() };
-            match self.commands.recv_timeout(PROGRESS_EVERY.saturating_sub(since.elapsed())) {
-                Ok(command) => return Some(command),
-                Err(RecvTimeoutError::Timeout) => self.writer.lock().save_progress(),
-                Err(RecvTimeoutError::Disconnected) => return None,
-            }
-        }
-    }
 }
 
 impl LogWriter {
@@ -223,27 +86,39 @@ impl LogWriter {
         }
     }
 
-    fn execute(&mut self, command: WriterCommand) -> Option<DoneSender> {
-        match command {
-            WriterCommand::Append(entries, callback) => {
-                let mut batch = AppendBatch::default();
-                batch.add(entries, callback);
-                self.append(batch);
-            }
-            WriterCommand::Vote(vote, done) => {
-                self.answer(done, |writer| writer.when_space(|writer| small_file::write(&writer.dir, VOTE, &vote)));
-            }
-            WriterCommand::Truncate(index, done) => self.answer(done, |writer| writer.truncate(index)),
-            WriterCommand::Purge(upto, done) => self.answer(done, |writer| writer.purge(upto)),
-            WriterCommand::Progress => {}
-            WriterCommand::Close(done) => return Some(done),
+    /// Appends entries durably, after those appended before.
+    pub(super) fn append(&mut self, entries: &[LogEntry]) -> io::Result<()> {
+        let began = Instant::now();
+        let result = self.unless_failed(|writer| writer.write_entries(entries));
+        if result.is_ok() {
+            self.note_append(began.elapsed());
         }
-        None
+        result
     }
 
-    fn answer(&mut self, done: DoneSender, work: impl FnOnce(&mut Self) -> io::Result<()>) {
-        let result = self.unless_failed(work);
-        let _ = done.send(result);
+    pub(super) fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        self.unless_failed(|writer| writer.when_space(|writer| small_file::write(&writer.dir, VOTE, vote)))
+    }
+
+    /// Drops the entries from this index on.
+    pub(super) fn truncate(&mut self, index: u64) -> io::Result<()> {
+        self.unless_failed(|writer| writer.cut_from(index))
+    }
+
+    /// Drops the entries up to this one.
+    pub(super) fn purge(&mut self, upto: LogId) -> io::Result<()> {
+        self.unless_failed(|writer| writer.drop_up_to(upto))
+    }
+
+    /// Since when there is progress that is not saved.
+    pub(super) fn unsaved_since(&self) -> Option<Instant> {
+        self.progress_since
+    }
+
+    /// Refuses everything from now on: another process may open the folder.
+    pub(super) fn close(&mut self) {
+        self.save_progress();
+        self.failed.get_or_insert_with(|| closed().to_string());
     }
 
     fn unless_failed(&mut self, work: impl FnOnce(&mut Self) -> io::Result<()>) -> io::Result<()> {
@@ -253,23 +128,9 @@ impl LogWriter {
         work(self).inspect_err(|error| self.failed = Some(error.to_string()))
     }
 
-    fn append(&mut self, batch: AppendBatch) {
-        let began = Instant::now();
-        let result = self.unless_failed(|writer| writer.write_entries(&batch.entries));
-        if result.is_ok() {
-            self.note_append(began.elapsed());
-        }
-        for callback in batch.callbacks {
-            callback.io_completed(match &result {
-                Ok(()) => Ok(()),
-                Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
-            });
-        }
-    }
-
     /// Appends entries if the last appends were short, and no file has to be created for them. `None`: nothing was
     /// written, and the thread has to do it, which may also wait for space.
-    fn append_at_once(&mut self, entries: &[LogEntry]) -> Option<io::Result<()>> {
+    pub(super) fn append_at_once(&mut self, entries: &[LogEntry]) -> Option<io::Result<()>> {
         let bytes: usize = entries.iter().map(super::log_store::approximate_bytes).sum();
         let may_be_short = self.append_times.are_short() && bytes <= SMALL_BYTES;
         let first = entries.first()?.log_id.index;
@@ -377,7 +238,7 @@ impl LogWriter {
     }
 
     /// Truncates from the end backwards, so that a crash in between leaves no hole.
-    fn truncate(&mut self, index: u64) -> io::Result<()> {
+    fn cut_from(&mut self, index: u64) -> io::Result<()> {
         // Before the entries go: otherwise a crash in between would make them look lost.
         self.progress = LogProgress { committed: *self.committed.lock(), synced: index.checked_sub(1) };
         self.when_space(|writer| small_file::write(&writer.dir, PROGRESS, &writer.progress))?;
@@ -390,7 +251,7 @@ impl LogWriter {
 
     /// Purges later if the disk is full: entries that are no longer needed do no harm, unless they end before `upto`,
     /// as the next entry does not follow them.
-    fn purge(&mut self, upto: LogId) -> io::Result<()> {
+    fn drop_up_to(&mut self, upto: LogId) -> io::Result<()> {
         let can_wait = self.files.last().is_some_and(|file| file.next() > upto.index);
         let write = |writer: &mut Self| small_file::write(&writer.dir, PURGED, &upto);
         match if can_wait { write(self) } else { self.when_space(write) } {
@@ -403,7 +264,7 @@ impl LogWriter {
         sync_folder(&self.dir)
     }
 
-    fn save_progress(&mut self) {
+    pub(super) fn save_progress(&mut self) {
         let before = std::mem::replace(&mut self.progress.committed, *self.committed.lock());
         let is_new = self.progress_since.take().is_some() || self.progress.committed != before;
         if is_new && let Err(error) = small_file::write_lazily(&self.dir, PROGRESS, &self.progress) {
@@ -412,40 +273,12 @@ impl LogWriter {
     }
 }
 
-/// Appends that are made durable together.
-#[derive(Default)]
-struct AppendBatch {
-    entries: Vec<LogEntry>,
-    callbacks: Vec<IOFlushed<TypeConfig>>,
-    bytes: usize,
-}
-
-impl AppendBatch {
-    fn add(&mut self, entries: Vec<LogEntry>, callback: IOFlushed<TypeConfig>) {
-        self.bytes += entries.iter().map(super::log_store::approximate_bytes).sum::<usize>();
-        self.entries.extend(entries);
-        self.callbacks.push(callback);
-    }
-
-    /// Adds the waiting appends, up to the first other command, which it returns.
-    fn fill(&mut self, commands: &Receiver<WriterCommand>) -> Option<WriterCommand> {
-        while self.bytes < BATCH_BYTES {
-            match commands.try_recv() {
-                Ok(WriterCommand::Append(entries, callback)) => self.add(entries, callback),
-                Ok(other) => return Some(other),
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return None,
-            }
-        }
-        None
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use openraft::{EntryPayload, type_config::alias::LeaderIdOf, vote::RaftLeaderIdExt};
 
     use super::*;
-    use crate::storage::log_file::DamagePolicy;
+    use crate::{raft_types::TypeConfig, storage::log_file::DamagePolicy};
 
     fn full() -> io::Result<()> {
         Err(io::ErrorKind::StorageFull.into())
@@ -469,13 +302,13 @@ mod tests {
         assert!(writer.when_space(|_| full()).is_err_and(|error| is_full(&error)), "a node that stops waits no more");
     }
 
-    fn entry(index: u64) -> LogEntry {
+    pub(in crate::storage) fn entry(index: u64) -> LogEntry {
         let leader = LeaderIdOf::<TypeConfig>::new_committed(1, 1);
         LogEntry { log_id: LogId::new(leader, index), payload: EntryPayload::Blank }
     }
 
     /// Makes the writer believe that its disk is fast.
-    fn answers_at_once(writer: &LogWriter) {
+    pub(in crate::storage) fn answers_at_once(writer: &LogWriter) {
         (0..50).for_each(|_| writer.append_times.note(Duration::ZERO));
     }
 
@@ -504,36 +337,5 @@ mod tests {
         let opened = LogFile::open(path, true, writer.progress.synced, DamagePolicy::Refuse).expect("it is sound");
         let entries = opened.expect("it is whole").entries;
         assert!(entries.iter().map(|entry| entry.log_id.index).eq(0..next), "{entries:?}");
-    }
-
-    #[test]
-    fn an_append_passes_by_an_empty_queue_unless_the_caller_has_to_go_on_and_its_progress_is_saved() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let space = Arc::new(DiskSpace::default());
-        let mut writer = LogWriter::new(dir.path().to_owned(), Vec::new(), 4096, space, Arc::default(), Arc::default());
-        writer.write_entries(&[entry(0)]).expect("it is written");
-        answers_at_once(&writer);
-        let queue = WriterQueue::start(writer).expect("a thread");
-        assert!(queue.append_at_once(&[entry(1)], false).is_none(), "a leader goes on");
-        queue.waiting.fetch_add(1, SeqCst);
-        assert!(queue.append_at_once(&[entry(1)], true).is_none(), "something waits before it");
-        queue.waiting.fetch_sub(1, SeqCst);
-        let end = Instant::now() + Duration::from_secs(10);
-        // The thread may have the writer just now.
-        let appended = std::iter::repeat_with(|| queue.append_at_once(&[entry(1)], true));
-        let appended = appended.take_while(|_| Instant::now() < end).flatten().next();
-        assert!(appended.is_some_and(|result| result.is_ok()));
-        let synced = || {
-            let saved: io::Result<Option<LogProgress>> = small_file::read(dir.path(), PROGRESS);
-            saved.ok().flatten().and_then(|progress| progress.synced)
-        };
-        while synced() != Some(1) {
-            assert!(Instant::now() < end, "the progress is not saved: {:?}", synced());
-            std::thread::yield_now();
-        }
-        let (done, closed) = oneshot::channel();
-        queue.send(WriterCommand::Close(done)).expect("the thread runs");
-        closed.blocking_recv().expect("it answers").expect("closed");
-        assert!(queue.append_at_once(&[entry(2)], true).is_none(), "the folder may belong to another process");
     }
 }

@@ -3,7 +3,8 @@
 //! | file | what |
 //! |---|---|
 //! | `log_store.rs` | the log as Raft uses it, with its entries in memory |
-//! | `log_writer.rs`, `log_file.rs` | the thread that owns the log's files, and their format |
+//! | `writer_queue.rs` | the order of what Raft has written, and the thread that executes it |
+//! | `log_writer.rs`, `log_file.rs` | writing the log's files, and their format |
 //! | `snapshot.rs` | the snapshot file |
 //! | `small_file.rs`, `namespace_id.rs` | small values that are replaced whole, among them the namespace's id |
 //! | `set_aside.rs` | putting the whole folder aside, so that the node joins anew |
@@ -19,3 +20,4 @@ pub(crate) mod namespace_id;
 pub(crate) mod set_aside;
 mod small_file;
 pub(crate) mod snapshot;
+mod writer_queue;
