@@ -10,7 +10,6 @@ pub mod chunk_client;
 pub mod clients;
 pub mod http_pool;
 pub mod limits;
-pub mod logged_reads;
 pub mod operation;
 pub mod operator_token;
 pub mod ring_wire;

@@ -83,6 +83,7 @@ impl Transaction<'_> {
             if let Some(dead) = self.tables.dead.remove(id) {
                 self.tables.dead_versions.remove(&(dead.run.version, dead.run.first));
                 work::count(1);
+                self.tables.logged_chunks.forget_run(&dead.run);
                 // Otherwise a commit that is sent again could bring back a chunk that the nodes have deleted.
                 self.tables.retire(dead.run.version);
             }
@@ -130,7 +131,7 @@ impl Transaction<'_> {
     }
 
     pub(super) fn add_dead(&mut self, run: ChunkRun) {
-        self.tables.logged_chunks.remove_run(&run);
+        self.tables.logged_chunks.note_replaced(&run, self.index);
         let id = self.tables.next.dead;
         self.tables.next.dead += 1;
         self.tables.dead_versions.insert((run.version, run.first), id);

@@ -95,6 +95,11 @@ impl Tables {
         }
     }
 
+    /// When the counters have jumped last, by the clock of the node that was recovered.
+    pub fn jumped_at(&self) -> Option<Time> {
+        self.skipped.last().map(|skipped| skipped.since)
+    }
+
     /// Returns whether the version may belong to a file that this namespace has lost.
     pub(super) fn is_skipped(&self, version: Version) -> bool {
         self.skipped.iter().any(|skipped| (skipped.first..skipped.next).contains(&version.0))

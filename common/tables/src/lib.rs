@@ -60,7 +60,6 @@ pub use format_11::TablesOfFormat11;
 pub use id_jump::IdJump;
 use id_jump::SkippedRange;
 use imbl::OrdMap;
-pub use logged_chunks::ChunkToPlace;
 use logged_chunks::LoggedChunks;
 use numbers::ChosenNumber;
 use orphan_inodes::OrphanInode;

@@ -1,16 +1,15 @@
 //! Chunks whose data is in the log, because a program waited for it to be durable: the commit that made them current
 //! brought their data along. The leader stores them on their holders a little later, and then they are forgotten here.
 //!
-//! A chunk that is replaced or removed before that is forgotten at once, so a small range that is rewritten again and
-//! again (a database's journal) reaches the nodes only now and then. What is kept here is current in one file, except
-//! for contents that are still to be taken apart (`detached`), and is part of each snapshot: a reader whom no holder
-//! can answer asks for it here.
+//! A chunk that is replaced or removed before that is never stored, so a small range that is rewritten again and again
+//! (a database's journal) reaches the nodes only now and then. Its data stays for as long as that of any dead chunk, for
+//! readers that have just looked its version up, unless the space is needed. All of it is part of each snapshot.
 
 use bytes::Bytes;
 use chordfs_types::{
     chunk::{ChunkId, ChunkRun, FileName},
     fs_error::FsError,
-    namespace::{Answer, Attr, Commit, Extent, Ino, LoggedChunk, MAX_COMMIT_DATA, PAGE_ITEMS, Reply},
+    namespace::{Answer, Attr, Commit, Extent, Ino, LoggedChunk, MAX_COMMIT_DATA, MAX_COMMIT_RUNS, PAGE_ITEMS, Reply},
 };
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
@@ -29,8 +28,13 @@ const ANSWER_BYTES: usize = 1 << 20;
 pub(super) struct LoggedChunks {
     #[serde(with = "map")]
     chunks: OrdMap<ChunkId, KeptChunk>,
-    /// What all of them take.
+    /// Those that were replaced or removed since, in the order in which that happened. Only readers may need them.
+    #[serde(with = "map")]
+    replaced: OrdMap<(u64, ChunkId), ()>,
+    /// What the chunks that were not replaced take.
     bytes: u64,
+    /// What those take that were.
+    replaced_bytes: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -40,6 +44,8 @@ struct KeptChunk {
     data: Bytes,
     /// Its place in the log.
     since: u64,
+    /// The place in the log at which it was replaced or removed.
+    replaced: Option<u64>,
 }
 
 impl KeptChunk {
@@ -48,38 +54,65 @@ impl KeptChunk {
     }
 }
 
-/// A chunk that is to be stored on its holders.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ChunkToPlace {
-    pub file: FileName,
-    pub chunk: LoggedChunk,
-}
-
 impl LoggedChunks {
     fn insert(&mut self, id: ChunkId, kept: KeptChunk) {
+        self.remove(&id);
         self.bytes += kept.bytes();
-        if let Some(former) = self.chunks.insert(id, kept) {
-            self.bytes -= former.bytes();
-        }
+        self.chunks.insert(id, kept);
         work::count(1);
     }
 
     fn remove(&mut self, id: &ChunkId) {
-        if let Some(kept) = self.chunks.remove(id) {
-            self.bytes -= kept.bytes();
-            work::count(1);
+        let Some(kept) = self.chunks.remove(id) else { return };
+        work::count(1);
+        match kept.replaced {
+            Some(at) => {
+                self.replaced.remove(&(at, *id));
+                self.replaced_bytes -= kept.bytes();
+            }
+            None => self.bytes -= kept.bytes(),
         }
     }
 
-    /// Forgets the chunks of a run that is no longer current.
-    pub(super) fn remove_run(&mut self, run: &ChunkRun) {
+    /// Removes the data of replaced chunks, the oldest first, until so many bytes fit.
+    fn make_room(&mut self, bytes: u64) {
+        while self.bytes + self.replaced_bytes + bytes > MAX_LOGGED_BYTES {
+            let Some(((_, id), ())) = self.replaced.get_min().copied() else { return };
+            self.remove(&id);
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn replaced_ids(&self) -> impl Iterator<Item = ChunkId> {
+        self.replaced.keys().map(|(_, id)| *id)
+    }
+
+    fn ids_in(&self, run: &ChunkRun) -> Vec<ChunkId> {
         if self.chunks.is_empty() {
-            return;
+            return Vec::new();
         }
         let id = |index| ChunkId { version: run.version, index };
         let range = id(run.first)..=id(Extent::from(run).last());
-        let dead: Vec<ChunkId> = self.chunks.range::<_, ChunkId>(range).map(|(id, _)| *id).collect();
-        dead.iter().for_each(|id| self.remove(id));
+        self.chunks.range::<_, ChunkId>(range).map(|(id, _)| *id).collect()
+    }
+
+    /// Notes that the chunks of a run were replaced or removed at this place in the log.
+    pub(super) fn note_replaced(&mut self, run: &ChunkRun, at: u64) {
+        for id in self.ids_in(run) {
+            let kept = self.chunks.get_mut(&id).expect("it was just found");
+            if kept.replaced.replace(at).is_none() {
+                let bytes = kept.bytes();
+                self.bytes -= bytes;
+                self.replaced_bytes += bytes;
+                self.replaced.insert((at, id), ());
+                work::count(1);
+            }
+        }
+    }
+
+    /// Forgets the chunks of a run that no reader needs any more.
+    pub(super) fn forget_run(&mut self, run: &ChunkRun) {
+        self.ids_in(run).iter().for_each(|id| self.remove(id));
     }
 }
 
@@ -90,18 +123,19 @@ impl Transaction<'_> {
         commit: &Commit,
         chunks: &[LoggedChunk],
     ) -> Result<Reply, FsError> {
-        check_data(self.tables.file(ino)?, commit, chunks)?;
-        if self.tables.logged_chunks.bytes + data_bytes(chunks) as u64 + OVERHEAD * chunks.len() as u64
-            > MAX_LOGGED_BYTES
-        {
+        let before = self.tables.file(ino)?;
+        let bytes = data_bytes(chunks) as u64 + OVERHEAD * chunks.len() as u64;
+        if self.tables.logged_chunks.bytes + bytes > MAX_LOGGED_BYTES {
             return Err(FsError::LogFull);
         }
+        check_data(before, commit, chunks)?;
         let reply = self.commit(ino, commit)?;
         // A part of the namespace only answers what a mount does itself, and the mount has the data.
         if !self.is_part {
             let file = self.tables.inodes[&ino].attr.file.clone();
+            self.tables.logged_chunks.make_room(bytes);
             for LoggedChunk { id, data } in chunks {
-                let kept = KeptChunk { file: file.clone(), data: data.clone(), since: self.index };
+                let kept = KeptChunk { file: file.clone(), data: data.clone(), since: self.index, replaced: None };
                 self.tables.logged_chunks.insert(*id, kept);
             }
         }
@@ -115,22 +149,17 @@ impl Transaction<'_> {
 }
 
 impl Tables {
-    /// How many chunks the log keeps, and the bytes that they take.
+    /// How many chunks have to be stored on their holders, and the bytes that they take.
     pub fn logged_totals(&self) -> (usize, u64) {
-        (self.logged_chunks.chunks.len(), self.logged_chunks.bytes)
+        let LoggedChunks { chunks, replaced, bytes, .. } = &self.logged_chunks;
+        (chunks.len() - replaced.len(), *bytes)
     }
 
-    /// Chunks to store on their holders: those after the chunk `after`, that were logged before the place `before`, at
-    /// most `limit`.
-    pub fn chunks_to_place(&self, after: Option<ChunkId>, before: u64, limit: usize) -> Vec<ChunkToPlace> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let rest = self.logged_chunks.chunks.range((after.map_or(Unbounded, Excluded), Unbounded));
-        let old = rest.filter(|(_, kept)| kept.since < before);
-        let to_place = |(id, kept): (&ChunkId, &KeptChunk)| {
-            let chunk = LoggedChunk { id: *id, data: kept.data.clone() };
-            ChunkToPlace { file: kept.file.clone(), chunk }
-        };
-        old.take(limit).map(to_place).collect()
+    /// The chunks that have to be stored on their holders and were logged before the place `before`.
+    pub fn chunks_to_place(&self, before: u64) -> impl Iterator<Item = (ChunkId, &FileName, &Bytes)> {
+        let is_due = move |kept: &KeptChunk| kept.replaced.is_none() && kept.since < before;
+        let due = self.logged_chunks.chunks.iter().filter(move |(_, kept)| is_due(kept));
+        due.map(|(id, kept)| (*id, &kept.file, &kept.data))
     }
 
     pub(super) fn logged_data(&self, ids: &[ChunkId]) -> Answer {
@@ -150,6 +179,9 @@ impl Tables {
 /// Refuses data of chunks that the commit does not make current, or that no node would store.
 fn check_data(before: &Attr, commit: &Commit, chunks: &[LoggedChunk]) -> Result<(), FsError> {
     let bytes = data_bytes(chunks);
+    if chunks.len() > MAX_COMMIT_RUNS {
+        return Err(invalid(format!("a commit with data of {} chunks; at most {MAX_COMMIT_RUNS}", chunks.len())));
+    }
     if bytes > MAX_COMMIT_DATA {
         return Err(invalid(format!("a commit with {bytes} bytes of data; at most {MAX_COMMIT_DATA} are allowed")));
     }

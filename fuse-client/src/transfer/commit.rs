@@ -419,13 +419,18 @@ impl FileData {
         let chunks = &self.transfer.chunks;
         let fits = !chunks.is_too_large(commit);
         if fits {
-            match self.send_commit(chunks.change(self.ino, commit.clone()), is_last).await {
+            let change = chunks.change(self.ino, commit.clone());
+            // If the log has no room for the data, the commit is repeated in the same place.
+            let is_last = is_last && matches!(change, Change::Commit { .. });
+            match self.send_commit(change, is_last).await {
                 Err(FsError::LogFull) => chunks.note_full(),
                 outcome => return outcome,
             }
         }
+        self.progress.begin(CommitStep::Upload);
         let file = self.state.lock().attr().file.clone();
         chunks.store(&file, commit).await?;
+        self.progress.begin(CommitStep::Log);
         self.send_commit(Change::Commit { ino: self.ino, commit: commit.clone() }, is_last).await
     }
 }

@@ -415,11 +415,6 @@ impl NamespaceClient for FakeRing {
             Ok(match query {
                 Query::Open { ino: INO } => Answer::Open { attr, extents, more },
                 Query::Extents { ino: INO, .. } => Answer::Extents { extents, more },
-                Query::LoggedChunks { ids } => {
-                    let logged = self.logged.lock();
-                    let kept = ids.iter().filter_map(|id| Some(LoggedChunk { id: *id, data: logged.get(id)?.clone() }));
-                    Answer::LoggedChunks(kept.collect())
-                }
                 other => panic!("unexpected {other:?}"),
             })
         })
@@ -454,8 +449,12 @@ impl ChunkTransport for FakeRing {
             self.gets.fetch_add(1, SeqCst);
             self.got_chunks.fetch_add(chunks.len() as u64, SeqCst);
             let found = {
-                let stored = self.chunks.lock();
-                let data = |requested: &ChunkRef| stored.get(&requested.id).map(|stored| stored.data.clone());
+                let (stored, logged) = (self.chunks.lock(), self.logged.lock());
+                // The real client asks the log for what the nodes do not have.
+                let data = |requested: &ChunkRef| {
+                    let stored = stored.get(&requested.id).map(|stored| stored.data.clone());
+                    stored.or_else(|| logged.get(&requested.id).cloned())
+                };
                 chunks.iter().map(data).collect::<Option<Vec<Bytes>>>()
             };
             self.delay().await;

@@ -15,8 +15,7 @@ use std::{
 use bytes::Bytes;
 use chordfs_net::{
     chunk_client::{LocalChunks, NewChunk},
-    clients::{ChunkTransport, FsResult, NamespaceClient},
-    logged_reads,
+    clients::{ChunkTransport, FsResult},
 };
 use chordfs_types::{
     chunk::{ChunkId, ChunkRef, FileName},
@@ -33,14 +32,13 @@ const FULL_FOR: Duration = Duration::from_secs(1);
 /// The nodes, with the chunks that they do not have yet.
 pub(super) struct LoggingTransport {
     nodes: Arc<dyn ChunkTransport>,
-    namespace: Arc<dyn NamespaceClient>,
     kept: Mutex<BTreeMap<ChunkId, Bytes>>,
     full_until: Mutex<Option<Instant>>,
 }
 
 impl LoggingTransport {
-    pub(super) fn new(nodes: Arc<dyn ChunkTransport>, namespace: Arc<dyn NamespaceClient>) -> Self {
-        Self { nodes, namespace, kept: Mutex::default(), full_until: Mutex::default() }
+    pub(super) fn new(nodes: Arc<dyn ChunkTransport>) -> Self {
+        Self { nodes, kept: Mutex::default(), full_until: Mutex::default() }
     }
 
     /// Whether the log had room for data lately.
@@ -122,15 +120,11 @@ impl ChunkTransport for LoggingTransport {
             chunks.iter().filter_map(|chunk| Some((chunk.id, kept.get(&chunk.id)?.clone()))).collect()
         };
         if kept.is_empty() {
-            return Box::pin(logged_reads::get(&*self.nodes, &*self.namespace, chunks));
+            return self.nodes.get(chunks);
         }
         let rest: Vec<ChunkRef> = chunks.iter().filter(|chunk| !kept.contains_key(&chunk.id)).cloned().collect();
         Box::pin(async move {
-            let found = if rest.is_empty() {
-                Vec::new()
-            } else {
-                logged_reads::get(&*self.nodes, &*self.namespace, rest).await?
-            };
+            let found = if rest.is_empty() { Vec::new() } else { self.nodes.get(rest).await? };
             let mut found = found.into_iter();
             let in_order = chunks.iter().map(|chunk| kept.get(&chunk.id).cloned().or_else(|| found.next()));
             in_order

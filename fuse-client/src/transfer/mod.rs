@@ -150,7 +150,7 @@ impl Transfer {
         urgency: Arc<Urgency>,
     ) -> Arc<Self> {
         let cache = Arc::new(ChunkCache::new(settings.cache_bytes as usize));
-        let chunks = Arc::new(LoggingTransport::new(chunks, namespace.clone()));
+        let chunks = Arc::new(LoggingTransport::new(chunks));
         let transfer = Arc::new(Self {
             fetcher: Fetcher::new(chunks.clone(), cache.clone(), runtime.clone()),
             namespace,

@@ -45,7 +45,6 @@ use std::{
 
 use chordfs_history::latency::LatencyMeter;
 use chordfs_net::{http_pool::HttpPool, rpc::RpcPeer};
-pub use chordfs_tables::ChunkToPlace;
 use chordfs_tables::SessionDescription;
 use chordfs_types::{
     admin::{LeaseStatus, LoggedStatus, SessionStatus},
@@ -58,7 +57,7 @@ use membership::resignation::VoterResignation;
 use raft::{handle::RaftHandle, leader::LeaderTracking};
 pub use recover::{Recovered, Recovery, become_only_voter};
 pub use serve::garbage::{Deleter, DeleterFuture, DeletionTargets, FailedDeletion};
-pub use serve::placement::{ChunkPlacer, ChunkPlacerFuture};
+pub use serve::placement::{ChunkPlacer, ChunkPlacerFuture, ChunkToPlace};
 use serve::{
     raft_api::{self, RaftApi},
     requests::RequestHandler,

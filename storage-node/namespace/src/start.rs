@@ -187,8 +187,8 @@ impl LocalMember {
         duties.start(root_owner::give_root(raft.clone(), guard.clone()));
         duties.start(end_old_leases(feed.clone()));
         duties.start(SessionLeases { raft: raft.clone(), feed: feed.clone() }.run());
+        duties.start(Placement::new(raft.clone(), guard.clone(), chunks.placer).run());
         duties.start(GarbageCollector::new(raft.clone(), guard, feed.clone(), chunks.deleter).run());
-        duties.start(Placement::new(raft.clone(), chunks.placer).run());
     }
 
     fn into_services(

@@ -1,7 +1,11 @@
-//! Fetching chunks: from the owner; chunks that it lacks from the next holders, then from every node. If a holder does
-//! not answer soon, the next one is asked, too, and the first complete answer counts.
+//! Fetching chunks: from the owner; chunks that it lacks from the next holders, then from the namespace's log, which
+//! keeps some until their holders have them, and then from every node. If a holder does not answer soon, the next one is
+//! asked, too, and the first complete answer counts.
 
-use std::collections::HashMap;
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use chordfs_log::warn_limited;
@@ -9,6 +13,7 @@ use chordfs_types::{
     chunk::{CHUNK_BYTES, ChunkId, ChunkRef, take_record},
     chunk_api::{NEIGHBOURS_HEADER, REPLICAS, calls, encode_refs},
     fs_error::FsError,
+    namespace::LoggedChunk,
     ring_id::NodeRef,
 };
 use futures_util::{
@@ -18,7 +23,7 @@ use futures_util::{
 };
 use tokio::{
     select,
-    time::{timeout, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 use tracing::debug;
 
@@ -26,6 +31,10 @@ use super::{ChunkAttempts, ChunkClient, HEDGE_AFTER, attempt_deadline, batch::Ke
 
 /// Consecutive attempts in which every member lacks a chunk before the chunk is reported missing.
 const ABSENT_ATTEMPTS: u32 = 3;
+
+/// Chunks in one query for what the log keeps, and the time for all such queries of one attempt.
+const LOGGED_PAGE: usize = 1024;
+const LOG_DEADLINE: Duration = Duration::from_secs(1);
 
 /// Members that are asked for missing chunks at a time.
 const MEMBERS_AT_ONCE: usize = 16;
@@ -79,6 +88,7 @@ impl ChunkClient {
     /// Asks the holders, then all members of the ring. Returns true if every one of them answered.
     async fn attempt_get(&self, mut missing: Vec<KeyedRef>, found: &mut FoundChunks) -> bool {
         let holders_answered = self.get_from_holders(&mut missing, found).await;
+        self.get_from_log(&mut missing, found).await;
         // When several nodes join at once, none may have received the chunk yet: then no holder has it, but an earlier
         // holder does.
         missing.is_empty() || self.get_from_all_members(missing, found).await && holders_answered
@@ -90,6 +100,28 @@ impl ChunkClient {
         found.extend(answer.records);
         *missing = answer.rest;
         answer.answered
+    }
+
+    /// Gets what the log keeps, as far as the namespace answers soon.
+    async fn get_from_log(&self, missing: &mut Vec<KeyedRef>, found: &mut FoundChunks) {
+        let Some(namespace) = self.references.get() else { return };
+        let end = Instant::now() + LOG_DEADLINE;
+        let mut ids: VecDeque<ChunkId> = missing.iter().map(|(_, chunk)| chunk.id).collect();
+        while !ids.is_empty() {
+            let page: Vec<ChunkId> = ids.iter().take(LOGGED_PAGE).copied().collect();
+            let logged = match timeout_at(end, namespace.logged(page.clone())).await {
+                Ok(Ok(logged)) => logged,
+                failed => {
+                    debug!(?failed, "cannot ask the namespace for chunks that its log keeps");
+                    break;
+                }
+            };
+            // An answer has as many as fit. None means that the log keeps none of the page.
+            let last = logged.last().and_then(|last| page.iter().position(|id| *id == last.id));
+            ids.drain(..last.map_or(page.len(), |at| at + 1));
+            found.extend(logged.into_iter().map(|LoggedChunk { id, data }| (id, data)));
+        }
+        missing.retain(|(_, chunk)| !found.contains_key(&chunk.id));
     }
 
     /// Gets each chunk from its first holder that was not tried yet, or from those after it.

@@ -23,7 +23,7 @@ use chordfs_types::{
     chunk_api::calls,
     disk_space::{RingSpace, Space},
     fs_error::FsError,
-    namespace::Extent,
+    namespace::{Extent, LoggedChunk},
     ring_id::{Neighbours, NodeRef, RingId},
     route_table::Route,
 };
@@ -83,10 +83,13 @@ impl LocalChunks for NoLocalChunks {
     }
 }
 
-/// The namespace's references to chunks.
+/// What the namespace knows of chunks.
 pub trait ChunkReferences: Send + Sync {
     /// Returns the pieces of these runs that no file references. It may omit some and return them at a later call.
     fn unreferenced(&self, runs: Vec<Extent>) -> BoxFuture<'_, Result<Vec<Extent>, FsError>>;
+    /// Returns those of the chunks whose data is in the log, because their holders may not have them yet. It may omit
+    /// the last ones of many.
+    fn logged(&self, ids: Vec<ChunkId>) -> BoxFuture<'_, Result<Vec<LoggedChunk>, FsError>>;
 }
 
 pub struct ChunkClient {
@@ -114,7 +117,8 @@ impl ChunkClient {
         }
     }
 
-    /// Sets the namespace whose references count. Without one, no sync succeeds while a chunk is on no node.
+    /// Sets the namespace to which the chunks belong. Without one, no sync succeeds while a chunk is on no node, and
+    /// what is only in the log cannot be read.
     pub fn set_references(&self, references: Arc<dyn ChunkReferences>) {
         // The first one stays: a client belongs to one namespace.
         let _ = self.references.set(references);

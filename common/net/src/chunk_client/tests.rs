@@ -15,7 +15,7 @@ use chordfs_types::{
     chunk::{ChunkRef, VerifiedBatch, Version, encode_record, take_record},
     chunk_api::Durability,
     chunk_api::{ABSENT, DELETED, ON_DISK, STORED_HEADER, Synced, decode_batch},
-    namespace,
+    namespace::{self, LoggedChunk},
 };
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, Response, StatusCode, body::Incoming, server::conn::http1, service::service_fn};
@@ -541,6 +541,40 @@ impl ChunkReferences for UnreferencedChunks {
     fn unreferenced(&self, runs: Vec<Extent>) -> BoxFuture<'_, Result<Vec<Extent>, FsError>> {
         Box::pin(async move { Ok(runs.into_iter().filter(|run| self.0.contains(&run.first)).collect()) })
     }
+
+    fn logged(&self, _: Vec<ChunkId>) -> BoxFuture<'_, Result<Vec<LoggedChunk>, FsError>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+}
+
+/// A namespace whose log keeps these chunks. An answer holds two of them.
+struct ChunksInLog(Vec<NewChunk>, AtomicU32);
+
+impl ChunkReferences for ChunksInLog {
+    fn unreferenced(&self, _: Vec<Extent>) -> BoxFuture<'_, Result<Vec<Extent>, FsError>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
+    fn logged(&self, ids: Vec<ChunkId>) -> BoxFuture<'_, Result<Vec<LoggedChunk>, FsError>> {
+        self.1.fetch_add(1, SeqCst);
+        let kept = |id: &ChunkId| self.0.iter().find(|chunk| chunk.id == *id);
+        let found = ids.iter().filter_map(kept).map(|chunk| LoggedChunk { id: chunk.id, data: chunk.data.clone() });
+        Box::pin(std::future::ready(Ok(found.take(2).collect())))
+    }
+}
+
+#[tokio::test]
+async fn chunks_that_their_holders_do_not_have_yet_are_read_from_the_log() {
+    let world = world().await;
+    let all = chunks(9);
+    world.client.put(all[..4].to_vec(), Durability::Memory).await.expect("stored");
+    let log = Arc::new(ChunksInLog(all[4..8].to_vec(), AtomicU32::new(0)));
+    world.client.set_references(log.clone());
+    let found = world.client.get(&refs(&all[..4])).await.expect("all are stored");
+    assert_eq!((found.len(), log.1.load(SeqCst)), (4, 0), "the log is asked only for what the holders lack");
+    let found = world.client.get(&refs(&all[..8])).await.expect("stored or in the log");
+    assert!(found.iter().eq(all[..8].iter().map(|chunk| &chunk.data)));
+    world.client.get(&refs(&all)).await.expect_err("the last one is nowhere");
 }
 
 /// A ring of five nodes loses two holders for good, and repair copies their chunks to the new holders. Bug: this failed

@@ -9,11 +9,11 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use chordfs_log::warn_limited;
 use chordfs_types::{
-    chunk::Version,
+    chunk::{ChunkId, Version},
     fs_error::FsError,
     namespace::{
-        Answer, Change, ClientReport, Extent, FeedEvent, Ino, NamespaceOp, Query, Reply, Request, Response, SessionId,
-        Time, VersionBlock, encode,
+        Answer, Change, ClientReport, Extent, FeedEvent, Ino, LoggedChunk, NamespaceOp, Query, Reply, Request,
+        Response, SessionId, Time, VersionBlock, encode,
     },
 };
 use futures_util::future::BoxFuture;
@@ -362,6 +362,15 @@ impl ChunkReferences for Session {
             match self.query(Query::Unreferenced { runs }).await? {
                 Answer::Unreferenced { pieces, .. } => Ok(pieces),
                 other => Err(FsError::Internal { detail: format!("asked for unreferenced runs, got {other:?}") }),
+            }
+        })
+    }
+
+    fn logged(&self, ids: Vec<ChunkId>) -> BoxFuture<'_, Result<Vec<LoggedChunk>, FsError>> {
+        Box::pin(async move {
+            match self.query(Query::LoggedChunks { ids }).await? {
+                Answer::LoggedChunks(logged) => Ok(logged),
+                other => Err(FsError::Internal { detail: format!("asked for logged chunks, got {other:?}") }),
             }
         })
     }

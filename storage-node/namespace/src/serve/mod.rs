@@ -11,7 +11,7 @@
 //! | `pauses.rs` | noticing that this process did not run for a while |
 //! | `deletions.rs` | deleting chunks on all nodes, without waiting for those that fail |
 //! | `garbage.rs` | deleting orphaned files and dead versions |
-//! | `placement.rs` | storing chunks whose data is in the log on their holders |
+//! | `placement.rs`, `placement_plan.rs` | storing chunks whose data is in the log on their holders; which ones next |
 //! | `root_owner.rs` | the owner of a new namespace's root directory |
 
 mod deletions;
@@ -21,6 +21,7 @@ pub(crate) mod lease_waits;
 pub(crate) mod leases;
 mod pauses;
 pub(crate) mod placement;
+pub(crate) mod placement_plan;
 pub(crate) mod raft_api;
 pub(crate) mod requests;
 pub(crate) mod root_owner;

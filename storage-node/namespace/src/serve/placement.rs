@@ -2,28 +2,45 @@
 //! were in the log (`Change::CommitWithData`); from there they move to the nodes that the ring says.
 //!
 //! They stay in the log for half a second, because what is synced is often written again soon: chunks that are replaced
-//! meanwhile need not be stored at all. Then they are stored durably, many in one request, and forgotten. If storing
-//! fails, smaller requests follow, so that one chunk whose holders are full or away delays no other.
+//! meanwhile need not be stored at all. Then they are stored durably, many in one request, and forgotten. A request
+//! that fails is repeated in parts, so that in the end only the chunks wait whose holders are full or away
+//! (`placement_plan`).
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
-
-use chordfs_log::warn_limited;
-use chordfs_net::boot_clock::since_boot;
-use chordfs_tables::ChunkToPlace;
-use chordfs_types::{
-    chunk::ChunkId,
-    namespace::{Change, Time},
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
-use crate::{raft::handle::RaftHandle, state::applied_history::AppliedHistory};
+use bytes::Bytes;
+use chordfs_log::warn_limited;
+use chordfs_net::boot_clock::since_boot;
+use chordfs_types::{
+    chunk::{ChunkId, FileName},
+    namespace::{Change, Time},
+};
+use tokio::task::JoinSet;
+
+use super::placement_plan::PlacementPlan;
+use crate::{membership::guard::NamespaceGuard, raft::handle::RaftHandle, state::applied_history::AppliedHistory};
 
 /// How long a chunk stays in the log at least.
 const SETTLED_AFTER: Duration = Duration::from_millis(500);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// The pause after a request that has failed.
-const PAUSE: Duration = Duration::from_millis(500);
-/// The most chunks of one request.
-const PAGE: usize = 256;
+/// After an operator has let one voter continue alone, nodes may have deleted chunks that are current again. They
+/// remember for ten minutes that they have, and store none of these.
+const AFTER_RECOVERY: Duration = Duration::from_secs(15 * 60);
+/// Requests at a time: one that waits for holders must not hold up the others.
+const PARALLEL: usize = 4;
+
+/// A chunk to store on its holders.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChunkToPlace {
+    pub file: FileName,
+    pub id: ChunkId,
+    pub data: Bytes,
+}
 
 /// Stores chunks durably on their holders. Ends within a deadline; an error means that some may not be stored.
 pub type ChunkPlacer = Arc<dyn Fn(Vec<ChunkToPlace>) -> ChunkPlacerFuture + Send + Sync>;
@@ -31,117 +48,75 @@ pub type ChunkPlacerFuture = Pin<Box<dyn Future<Output = Result<(), String>> + S
 
 pub(crate) struct Placement {
     raft: Arc<RaftHandle>,
+    guard: Arc<NamespaceGuard>,
     placer: ChunkPlacer,
     history: AppliedHistory,
-    cursor: PlacementCursor,
+    plan: PlacementPlan,
+    requests: JoinSet<(Vec<ChunkId>, Result<(), String>)>,
 }
 
 impl Placement {
-    pub(crate) fn new(raft: Arc<RaftHandle>, placer: ChunkPlacer) -> Self {
-        Self { raft, placer, history: AppliedHistory::default(), cursor: PlacementCursor::default() }
+    pub(crate) fn new(raft: Arc<RaftHandle>, guard: Arc<NamespaceGuard>, placer: ChunkPlacer) -> Self {
+        let (history, plan, requests) = (AppliedHistory::default(), PlacementPlan::default(), JoinSet::new());
+        Self { raft, guard, placer, history, plan, requests }
     }
 
     /// Runs until it is dropped; does nothing while this node does not lead.
     pub(crate) async fn run(mut self) {
         loop {
             self.history.record(since_boot(), self.raft.state().applied_index());
-            let pause = if self.raft.has_lease() { self.place_page().await } else { Some(SETTLED_AFTER) };
-            if let Some(pause) = pause {
-                tokio::time::sleep(pause).await;
-            }
-        }
-    }
-
-    /// Stores one page. Returns how long to wait before the next one; `None` if more may be due already.
-    async fn place_page(&mut self) -> Option<Duration> {
-        let before = self.history.applied_before(since_boot(), SETTLED_AFTER) + 1;
-        let (after, limit) = self.cursor.next_page();
-        let page = self.raft.state().chunks_to_place(after, before, limit);
-        let Some(last) = page.last().map(|chunk| chunk.chunk.id) else {
-            let is_at_end = after.is_none();
-            self.cursor.restart();
-            return is_at_end.then_some(LOOK_EVERY);
-        };
-        let (count, ids) = (page.len(), page.iter().map(|chunk| chunk.chunk.id).collect());
-        let placed = match (self.placer)(page).await {
-            Ok(()) => self.raft.propose(Change::ForgetLogged { chunks: ids }, Time::now()).await.map(drop),
-            Err(reason) => Err(reason),
-        };
-        self.cursor.note(last, placed.is_ok());
-        match placed {
-            Ok(()) => None,
-            Err(reason) => {
-                warn_limited!(
-                    reason,
-                    count,
-                    "written data stays in the namespace's log, because it cannot be stored on its nodes yet"
-                );
-                Some(PAUSE)
-            }
-        }
-    }
-}
-
-/// Which chunks are next. A page that fails is left behind, and comes again when all others had their turn.
-struct PlacementCursor {
-    after: Option<ChunkId>,
-    limit: usize,
-}
-
-impl Default for PlacementCursor {
-    fn default() -> Self {
-        Self { after: None, limit: PAGE }
-    }
-}
-
-impl PlacementCursor {
-    fn next_page(&self) -> (Option<ChunkId>, usize) {
-        (self.after, self.limit)
-    }
-
-    fn note(&mut self, last: ChunkId, is_placed: bool) {
-        self.after = Some(last);
-        self.limit = if is_placed { (self.limit * 2).min(PAGE) } else { (self.limit / 4).max(1) };
-    }
-
-    fn restart(&mut self) {
-        self.after = None;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use chordfs_types::chunk::Version;
-
-    use super::*;
-
-    /// One chunk of a thousand cannot be stored: all others are, and it is tried again and again.
-    #[test]
-    fn a_chunk_that_cannot_be_stored_delays_no_other() {
-        let id = |version| ChunkId { version: Version(version), index: 1 };
-        let bad = id(500);
-        let mut left: BTreeSet<ChunkId> = (0..1000).map(id).collect();
-        let (mut cursor, mut tries, mut pages) = (PlacementCursor::default(), 0, 0);
-        while tries < 3 || left.len() > 1 {
-            pages += 1;
-            assert!(pages < 100, "{} chunks are left", left.len());
-            let (after, limit) = cursor.next_page();
-            let page: Vec<ChunkId> =
-                left.iter().copied().filter(|id| after.is_none_or(|after| *id > after)).take(limit).collect();
-            let Some(last) = page.last() else {
-                cursor.restart();
-                continue;
+            let pause = if self.may_place() {
+                self.start_requests();
+                LOOK_EVERY
+            } else {
+                self.requests.abort_all();
+                self.plan = PlacementPlan::default();
+                SETTLED_AFTER
             };
-            let is_placed = !page.contains(&bad);
-            if is_placed {
-                left.retain(|id| !page.contains(id));
-            } else if page.len() == 1 {
-                tries += 1;
+            tokio::select! {
+                Some(ended) = self.requests.join_next() => {
+                    if let Ok((ids, outcome)) = ended {
+                        self.note(ids, outcome).await;
+                    }
+                }
+                () = tokio::time::sleep(pause) => {}
             }
-            cursor.note(*last, is_placed);
         }
-        assert_eq!(left, BTreeSet::from([bad]));
+    }
+
+    /// While there is another namespace in the ring, a node may have other bytes under the same id.
+    fn may_place(&self) -> bool {
+        let recovered = self.raft.state().jumped_at().map(|at| Time::now().secs.saturating_sub(at.secs));
+        let is_recent = recovered.is_some_and(|secs| (0..AFTER_RECOVERY.as_secs() as i64).contains(&secs));
+        self.raft.has_lease() && self.guard.no_rival() && !is_recent
+    }
+
+    fn start_requests(&mut self) {
+        let before = self.history.applied_before(since_boot(), SETTLED_AFTER) + 1;
+        while self.requests.len() < PARALLEL {
+            let page = self.raft.state().page_to_place(before, &mut self.plan);
+            if page.is_empty() {
+                return;
+            }
+            let ids = page.iter().map(|chunk| chunk.id).collect();
+            let placed = (self.placer)(page);
+            self.requests.spawn(async move { (ids, placed.await) });
+        }
+    }
+
+    async fn note(&mut self, ids: Vec<ChunkId>, outcome: Result<(), String>) {
+        let outcome = match outcome {
+            Ok(()) => self.raft.propose(Change::ForgetLogged { chunks: ids.clone() }, Time::now()).await.map(drop),
+            failed => failed,
+        };
+        self.plan.note(&ids, outcome.is_ok(), Instant::now());
+        if let Err(reason) = outcome {
+            let count = ids.len();
+            warn_limited!(
+                reason,
+                count,
+                "written data stays in the namespace's log, because it cannot be stored on its nodes yet"
+            );
+        }
     }
 }

@@ -16,7 +16,7 @@ use std::{
 };
 
 use chordfs_log::warn_limited;
-use chordfs_tables::{AppliedOp, ChunkToPlace, IdJump, SessionDescription, Tables};
+use chordfs_tables::{AppliedOp, IdJump, SessionDescription, Tables};
 use chordfs_types::{
     admin::LoggedStatus,
     chunk::ChunkId,
@@ -40,6 +40,7 @@ use super::{
 use crate::{
     answer_terms::{AnswerTerms, Wait},
     raft_types::{EntryResult, LeaderTerm, LogEntry, LogId, LoggedOp, SnapshotMeta, StoredMembership, TypeConfig},
+    serve::{placement::ChunkToPlace, placement_plan::PlacementPlan},
     storage::{
         disk_space::is_full,
         snapshot::{self, SnapshotFile},
@@ -196,9 +197,26 @@ impl NamespaceState {
         LoggedStatus { chunks: chunks as u64, bytes }
     }
 
-    /// See [`Tables::chunks_to_place`].
-    pub(crate) fn chunks_to_place(&self, after: Option<ChunkId>, before: u64, limit: usize) -> Vec<ChunkToPlace> {
-        self.0.applied.read().tables.chunks_to_place(after, before, limit)
+    /// The next page of chunks that were logged before this place, as `plan` chooses it.
+    pub(crate) fn page_to_place(&self, before: u64, plan: &mut PlacementPlan) -> Vec<ChunkToPlace> {
+        let tables = self.tables();
+        if plan.has_failed() {
+            let kept: BTreeSet<ChunkId> = tables.chunks_to_place(u64::MAX).map(|(id, ..)| id).collect();
+            plan.retain(|id| kept.contains(id));
+        }
+        // Most of the time there is nothing to store.
+        if tables.logged_totals().0 == 0 {
+            return Vec::new();
+        }
+        let due: Vec<(ChunkId, usize)> = tables.chunks_to_place(before).map(|(id, _, data)| (id, data.len())).collect();
+        let page = plan.next_page(due.iter().copied(), Instant::now());
+        let chosen = tables.chunks_to_place(before).filter(|(id, ..)| page.contains(id));
+        chosen.map(|(id, file, data)| ChunkToPlace { file: file.clone(), id, data: data.clone() }).collect()
+    }
+
+    /// See [`Tables::jumped_at`].
+    pub(crate) fn jumped_at(&self) -> Option<Time> {
+        self.0.applied.read().tables.jumped_at()
     }
 
     /// Returns a copy of the tables, which shares their structure.

@@ -401,8 +401,8 @@ mod tests {
         let config = config_of(&tables);
         let bytes = postcard::to_stdvec(&tables).unwrap();
         assert_eq!(read(12, &bytes), (true, Some(tables.clone())));
-        // No chunk and no bytes of data.
-        let of_format_11 = &bytes[..bytes.len() - 2];
+        // No chunk, none that was replaced, and no bytes of either.
+        let of_format_11 = &bytes[..bytes.len() - 4];
         assert_eq!(read(11, of_format_11), (true, Some(tables.clone())));
         assert_eq!(read(12, of_format_11), (true, None), "its tables are cut off");
         assert_eq!(read(10, TABLES_OF_FORMAT_10), (true, Some(tables.clone())));

@@ -9,7 +9,6 @@
 use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
-use chordfs_net::logged_reads;
 use chordfs_types::{
     chunk::{ChunkId, ChunkRef},
     chunk_api::MAX_BATCH_CHUNKS,
@@ -151,8 +150,7 @@ impl FileReader {
         let chunks = chunk_number(range.start, chunk_bytes)?..=chunk_number(end - 1, chunk_bytes)?;
         self.load_extents(*chunks.start(), *chunks.end()).await?;
         let wanted = self.chunks_between(*chunks.start(), *chunks.end());
-        let (chunks, namespace) = (&*self.service.chunks, &*self.service.namespace);
-        let data = match logged_reads::get(chunks, namespace, wanted.clone()).await {
+        let data = match self.service.chunks.get(wanted.clone()).await {
             Ok(data) => data,
             Err(error) => {
                 self.check_unchanged().await?; // Names the cause, if that is a change of the file.

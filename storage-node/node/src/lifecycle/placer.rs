@@ -8,7 +8,8 @@ use chordfs_types::chunk_api::Durability;
 
 use super::core::Core;
 
-/// For one request. A chunk that becomes garbage meanwhile is deleted from the nodes later than this.
+/// For one request, which has at most 2 MiB. A chunk that becomes garbage meanwhile is deleted from the nodes later
+/// than this.
 const PLACE_DEADLINE: Duration = Duration::from_secs(8);
 
 /// Stores chunks on their holders' disks.
@@ -16,9 +17,8 @@ pub(super) fn placer(core: &Core) -> ChunkPlacer {
     let client = Arc::new(ChunkClient::new(core.router(), core.pool.clone(), PLACE_DEADLINE));
     Arc::new(move |chunks: Vec<ChunkToPlace>| {
         let client = client.clone();
-        let chunks =
-            chunks.into_iter().map(|ChunkToPlace { file, chunk }| NewChunk { file, id: chunk.id, data: chunk.data });
-        let chunks: Vec<NewChunk> = chunks.collect();
+        let chunks: Vec<NewChunk> =
+            chunks.into_iter().map(|ChunkToPlace { file, id, data }| NewChunk { file, id, data }).collect();
         Box::pin(async move { client.put(chunks, Durability::Disk).await.map_err(|error| error.to_string()) })
     })
 }

@@ -10,9 +10,9 @@ use chordfs_net::{
     session::{Session, SessionEvent, SessionOptions},
 };
 use chordfs_types::{
-    chunk::Version,
+    chunk::{ChunkId, Version},
     fs_error::FsError,
-    namespace::{Answer, Change, Extent, FeedEvent, Ino, Query, Reply},
+    namespace::{Answer, Change, Extent, FeedEvent, Ino, LoggedChunk, Query, Reply},
 };
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
@@ -57,6 +57,10 @@ impl NamespaceClient for OwnSession {
 impl ChunkReferences for OwnSession {
     fn unreferenced(&self, runs: Vec<Extent>) -> BoxFuture<'_, Result<Vec<Extent>, FsError>> {
         Box::pin(async move { self.get().await?.unreferenced(runs).await })
+    }
+
+    fn logged(&self, ids: Vec<ChunkId>) -> BoxFuture<'_, Result<Vec<LoggedChunk>, FsError>> {
+        Box::pin(async move { self.get().await?.logged(ids).await })
     }
 }
 

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use chordfs_types::{
-    chunk::ChunkRun,
+    chunk::{ChunkRef, ChunkRun},
     namespace::{Answer, Change, Extent, Query, SessionId},
 };
 use tokio::time::{Instant, sleep};
@@ -91,7 +91,10 @@ impl Namespace {
             if !self.has_leader() {
                 continue;
             }
-            let chunks = self.with_tables(|tables| tables.chunks_to_place(None, u64::MAX, PLACED_AT_ONCE));
+            let chunks: Vec<ChunkRef> = self.with_tables(|tables| {
+                let due = tables.chunks_to_place(u64::MAX).take(PLACED_AT_ONCE);
+                due.map(|(id, file, _)| ChunkRef { file: file.clone(), id }).collect()
+            });
             if let Some(placed) = self.plane.place(&chunks).await.filter(|placed| !placed.is_empty()) {
                 self.propose(Change::ForgetLogged { chunks: placed });
             }

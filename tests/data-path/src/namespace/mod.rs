@@ -101,7 +101,7 @@ impl Namespace {
         leader.index += 1;
         let logged = leader.now();
         let applied = leader.tables.apply(leader.index, logged, op);
-        self.plane.note_logged(leader.tables.chunks_to_place(None, u64::MAX, usize::MAX));
+        self.plane.note_logged(&leader.tables);
         let mount = applied.origin.and_then(|session| leader.mount_of(session));
         self.oracle.applied(leader.index, mount, op, &applied, &leader.tables, &self.plane);
         leader.push(applied.origin, &applied.feed, &self.oracle);

@@ -142,10 +142,11 @@ impl Plane {
         sleep(Duration::from_micros(micros)).await;
     }
 
-    /// The chunk's data, or whether every node has answered that it lacks it.
+    /// The chunk's data from a node or from the log, or whether every node has answered that it lacks it.
     fn fetch(&self, id: ChunkId) -> Result<Bytes, bool> {
         let state = self.state.lock();
-        let found = state.nodes.iter().any(|node| node.is_up() && node.copies.contains_key(&id));
+        let on_a_node = state.nodes.iter().any(|node| node.is_up() && node.copies.contains_key(&id));
+        let found = on_a_node || state.logged.contains(&id);
         match state.known.get(&id) {
             Some(known) if found => Ok(known.data.clone()),
             _ => Err(state.nodes.iter().all(|node| node.is_up() || !node.is_member())),

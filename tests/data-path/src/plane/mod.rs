@@ -14,11 +14,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use chordfs_tables::ChunkToPlace;
+use chordfs_tables::Tables;
 use chordfs_types::{
     chunk::{ChunkId, ChunkRef, ChunkRun, FileName, chunk_key},
     chunk_api::{Durability, REPLICAS},
-    namespace::LoggedChunk,
 };
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -187,26 +186,25 @@ impl Plane {
     }
 
     /// These are the chunks whose data the log has now.
-    pub(crate) fn note_logged(&self, chunks: Vec<ChunkToPlace>) {
+    pub(crate) fn note_logged(&self, tables: &Tables) {
         let mut state = self.state.lock();
         state.logged.clear();
-        for ChunkToPlace { file, chunk: LoggedChunk { id, data } } in chunks {
+        for (id, file, data) in tables.chunks_to_place(u64::MAX) {
             state.logged.insert(id);
-            let known = KnownChunk { data, file, put_at: Instant::now(), was_stored: true };
+            let known = KnownChunk { data: data.clone(), file: file.clone(), put_at: Instant::now(), was_stored: true };
             state.known.entry(id).or_insert(known).was_stored = true;
         }
     }
 
     /// Stores chunks of the log on their holders' disks. Returns those that enough holders have; `None` if there is no
     /// room. A holder that misses one gets it by repair.
-    pub(crate) async fn place(&self, chunks: &[ChunkToPlace]) -> Option<Vec<ChunkId>> {
+    pub(crate) async fn place(&self, chunks: &[ChunkRef]) -> Option<Vec<ChunkId>> {
         self.work().await;
         if self.state.lock().full {
             return None;
         }
-        let reference = |placed: &ChunkToPlace| ChunkRef { file: placed.file.clone(), id: placed.chunk.id };
-        let placed = chunks.iter().filter(|chunk| self.store(&reference(chunk), Durability::Disk).is_some());
-        Some(placed.map(|chunk| chunk.chunk.id).collect())
+        let placed = chunks.iter().filter(|chunk| self.store(chunk, Durability::Disk).is_some());
+        Some(placed.map(|chunk| chunk.id).collect())
     }
 
     fn remember(&self, chunk: &ChunkRef, data: &Bytes) {

@@ -222,9 +222,8 @@ impl Generator {
 
     /// Mostly chunks that the log keeps.
     fn forget_logged(&mut self, tables: &Tables) -> Change {
-        let kept = tables.chunks_to_place(None, u64::MAX, 100);
         let mut chunks: Vec<ChunkId> =
-            kept.iter().map(|kept| kept.chunk.id).filter(|_| self.rng.random_bool(0.8)).collect();
+            tables.chunks_to_place(u64::MAX).map(|(id, ..)| id).filter(|_| self.rng.random_bool(0.8)).collect();
         chunks.push(ChunkId { version: self.version(), index: 1 });
         Change::ForgetLogged { chunks }
     }
