@@ -126,9 +126,10 @@ fn a_small_fsync_survives_a_crash_of_all_nodes_before_its_chunks_are_stored() {
         },
     );
     let chunks: usize = written.iter().map(|contents| contents.len().div_ceil(4096)).sum();
-    for node in 0..3 {
-        assert_eq!(cluster.ls(node).len(), chunks, "the chunks of node {}", node + 1);
-    }
+    wait_for("all nodes have all chunks", Duration::from_secs(60), || {
+        let counts: Vec<usize> = (0..3).map(|node| cluster.ls(node).len()).collect();
+        if counts == [chunks; 3] { Ok(()) } else { Err(format!("{counts:?}, not {chunks}")) }
+    });
 }
 
 #[test]

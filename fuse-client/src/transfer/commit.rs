@@ -261,7 +261,7 @@ impl FileData {
     /// Finds out whether a commit without an answer was applied; see `state::unanswered`.
     async fn resolve_unanswered(&self) -> Result<(), FsError> {
         let Some(chunks) = self.state.lock().unanswered_chunks() else { return Ok(()) };
-        self.progress.begin(CommitStep::Resolve);
+        self.progress.note(CommitStep::Resolve);
         self.refetch().await?;
         loop {
             self.load_extents(chunks.clone()).await?;
@@ -279,7 +279,7 @@ impl FileData {
     /// Uploads the sealed whole chunks, and waits for them and for all uploads before them.
     pub(super) async fn finish_uploads(self: &Arc<Self>) -> Result<(), FsError> {
         let mut upload_ended = self.upload_ended.subscribe();
-        self.progress.begin(CommitStep::Upload);
+        self.progress.note(CommitStep::Upload);
         self.log_few_chunks().await;
         // An upload allocates a version and puts chunks; each step is bounded by the deadline of its client.
         let stall_timeout = 3 * self.transfer.settings.deadline;
@@ -296,6 +296,7 @@ impl FileData {
                 return Err(FsError::NoReplica { detail: format!("no upload ended within {stall_timeout:?}") });
             }
             operation::note_progress();
+            self.progress.note(CommitStep::Upload);
         }
     }
 
@@ -317,7 +318,6 @@ impl FileData {
         let mut pauses = conflict_pauses();
         let mut last_attempt = false;
         loop {
-            self.progress.begin(CommitStep::Merge);
             self.merge_partials(durability, merged).await?;
             let index = match self.apply_commit(merged).await {
                 Err(FsError::Conflict { index }) if !last_attempt => index,
@@ -326,7 +326,7 @@ impl FileData {
             // Storing may have taken all the time. One attempt with the present state costs little then.
             last_attempt = Instant::now() >= give_up_at;
             tokio::time::sleep(pauses.pause()).await;
-            self.progress.begin(CommitStep::Refetch);
+            self.progress.note(CommitStep::Refetch);
             self.refetch().await?;
             let refused = merged.remove(&index);
             self.state.lock().discard(refused.map(|merged| Merged::extent((&index, &merged))));
@@ -346,6 +346,7 @@ impl FileData {
         if ids.is_empty() {
             return Ok(false);
         }
+        self.progress.note(CommitStep::Upload);
         let data = self.fetch_chunks(ids.clone()).await?;
         let chunks: Vec<_> = ids.iter().filter_map(|id| Some((id.index, data.get(id)?.clone()))).collect();
         let version = self.store_for_commit(&file, &chunks, durability).await?;
@@ -364,7 +365,7 @@ impl FileData {
                     return Ok(state);
                 }
             }
-            self.progress.begin(CommitStep::Sync);
+            self.progress.note(CommitStep::Sync);
             let transfer = &self.transfer;
             let file = self.state.lock().attr().file.clone();
             if let Err(error) = transfer.chunks.sync(&file, self).await {
@@ -395,7 +396,7 @@ impl FileData {
         are_last: bool,
     ) -> Result<Option<Attr>, FsError> {
         let (mut newest, count) = (None, commits.len());
-        self.progress.begin(CommitStep::Log);
+        self.progress.note(CommitStep::Log);
         for (number, commit) in (1..).zip(commits) {
             let sent_to = self.state.lock().sent_to(&commit);
             let attr = match self.send_one(&commit, are_last && number == count).await {
@@ -427,10 +428,10 @@ impl FileData {
                 outcome => return outcome,
             }
         }
-        self.progress.begin(CommitStep::Upload);
+        self.progress.note(CommitStep::Upload);
         let file = self.state.lock().attr().file.clone();
         chunks.store(&file, commit).await?;
-        self.progress.begin(CommitStep::Log);
+        self.progress.note(CommitStep::Log);
         self.send_commit(Change::Commit { ino: self.ino, commit: commit.clone() }, is_last).await
     }
 }

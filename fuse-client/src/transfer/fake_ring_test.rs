@@ -62,6 +62,8 @@ pub(super) struct FakeRing {
     pub sync_failures: Mutex<Vec<FsError>>,
     /// Failures of the next changes; the last one comes first.
     pub change_failures: Mutex<Vec<(FsError, ChangeOutcome)>>,
+    /// The next change is applied when this is notified.
+    pub held_change: Mutex<Option<Arc<Notify>>>,
     /// The reply to the next change is sent when this is notified.
     pub held_reply: Mutex<Option<Arc<Notify>>>,
     /// Versions of which no chunk may become current, because it was collected as garbage.
@@ -137,6 +139,7 @@ impl FakeRing {
             lost: Mutex::default(),
             sync_failures: Mutex::default(),
             change_failures: Mutex::default(),
+            held_change: Mutex::default(),
             held_reply: Mutex::default(),
             retired: Mutex::default(),
             always_conflicts: AtomicBool::new(false),
@@ -379,6 +382,10 @@ impl NamespaceClient for FakeRing {
         Box::pin(async move {
             self.delay().await;
             self.commits.fetch_add(1, SeqCst);
+            let held = self.held_change.lock().take();
+            if let Some(held) = held {
+                held.notified().await;
+            }
             let failure = self.change_failures.lock().pop();
             if let Some((failure, ChangeOutcome::NotApplied)) = failure {
                 return Err(failure);

@@ -14,6 +14,7 @@ use parking_lot::MutexGuard;
 
 use super::{
     FileData,
+    progress::CommitStep,
     read::MAX_REPLANS,
     state::{Base, FileState, Merged},
 };
@@ -82,6 +83,7 @@ impl FileData {
             let state = self.state.lock();
             state.sealed_chunks()
         };
+        self.progress.note(CommitStep::Extents);
         let state = self.with_known_bases(&indexes).await?;
         let plan = |index| ToMerge { index, base: state.base(index), needs_base: state.needs_base(index) };
         let is_merged = |todo: &ToMerge| merged.get(&todo.index).is_some_and(|merged| merged.base == todo.base);
@@ -113,7 +115,9 @@ impl FileData {
     ) -> Result<Vec<(u32, Merged)>, FsError> {
         let needed = batch.iter().filter(|todo| todo.needs_base);
         let needed = needed.filter_map(|todo| Some(ChunkId { version: todo.base.version()?, index: todo.index }));
+        self.progress.note(CommitStep::Base);
         let bases = self.fetch_chunks(needed.collect()).await?;
+        self.progress.note(CommitStep::Upload);
         let (file, chunks) = {
             let state = self.state.lock();
             let base = |todo: &ToMerge| {

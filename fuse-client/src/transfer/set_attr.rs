@@ -16,6 +16,7 @@ use chordfs_types::{
 use super::{
     CommitReason, FileData,
     commit::{conflict_pauses, unexpected},
+    progress::CommitStep,
 };
 
 impl FileData {
@@ -153,6 +154,7 @@ impl FileData {
             (state.write_times(), set.mtime.is_some())
         };
         let truncates = set.truncate.is_some();
+        self.progress.note(CommitStep::Log);
         let attr = match self.transfer.namespace.apply(Change::SetAttr { ino: self.ino, set }).await {
             Ok(Reply::Attr(attr)) => attr,
             Ok(other) => return Err(unexpected("SetAttr", &other)),

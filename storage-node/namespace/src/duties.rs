@@ -10,6 +10,8 @@ use crate::{
 };
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Entries that a snapshot has are kept in memory, and for voters that lag, up to so many bytes.
+const KEPT_BYTES: u64 = if cfg!(test) { 10_000 } else { 32 << 20 };
 
 /// Starts tasks that run until the namespace stops.
 #[derive(Default)]
@@ -30,6 +32,22 @@ impl DutyStarter {
     }
 }
 
+/// Purges entries that a snapshot has, and that take much memory together. Raft itself keeps a number of them for
+/// voters that lag, however large they are.
+async fn purge_beyond(raft: &RaftHandle, log: &LogStore) {
+    let (snapshot, purged) = {
+        let metrics = raft.metrics();
+        (metrics.snapshot.map(|log_id| log_id.index), metrics.purged.map(|log_id| log_id.index))
+    };
+    let upto = log.last_beyond(KEPT_BYTES).min(snapshot);
+    if upto > purged
+        && let Some(upto) = upto
+        && let Err(error) = raft.openraft().trigger().purge_log(upto).await
+    {
+        tracing::debug!(%error, "could not purge the log");
+    }
+}
+
 /// Makes a snapshot when the log has grown by enough bytes; `dir` has the last one. Raft itself could count entries
 /// only.
 pub(crate) async fn bound_log(raft: Arc<RaftHandle>, log: LogStore, dir: PathBuf) {
@@ -45,5 +63,6 @@ pub(crate) async fn bound_log(raft: Arc<RaftHandle>, log: LogStore, dir: PathBuf
         {
             tracing::debug!(%error, "could not begin a snapshot");
         }
+        purge_beyond(&raft, &log).await;
     }
 }

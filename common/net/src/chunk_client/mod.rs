@@ -18,6 +18,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use chordfs_log::warn_limited;
 use chordfs_types::{
     chunk::{ChunkId, FileName},
     chunk_api::calls,
@@ -50,6 +51,8 @@ const SLOWEST_BYTES_PER_SECOND: usize = 1 << 20;
 const HEDGE_AFTER: Duration = Duration::from_secs(1);
 /// Hedged requests at a time: if all nodes are slow, they must not double the load.
 const MAX_HEDGED: usize = 4;
+/// Attempts that go on for this long are reported: a node that dies costs about a second.
+const LONG: Duration = Duration::from_secs(4);
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// The most look-ups for one request; each fills a gap of the route table.
@@ -186,19 +189,25 @@ fn attempt_deadline(bytes: usize) -> Duration {
 
 /// The attempts of one operation, with pauses between them; ends at the deadline.
 struct ChunkAttempts {
+    began: Instant,
     end: Instant,
     backoff: Backoff,
 }
 
 impl ChunkAttempts {
     fn new(deadline: Duration) -> Self {
-        Self { end: operation::end_of_wait(deadline), backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE) }
+        let backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+        Self { began: Instant::now(), end: operation::end_of_wait(deadline), backoff }
     }
 
-    async fn pause(&mut self, detail: impl FnOnce() -> String) -> Result<(), FsError> {
+    async fn pause(&mut self, detail: impl Fn() -> String) -> Result<(), FsError> {
         let pause = self.backoff.pause();
         if Instant::now() + pause > self.end {
             return Err(FsError::NoReplica { detail: detail() });
+        }
+        let time = self.began.elapsed();
+        if time > LONG {
+            warn_limited!(?time, reason = detail(), "chunks are not stored or read yet, trying again");
         }
         sleep(pause).await;
         Ok(())

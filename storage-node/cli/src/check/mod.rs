@@ -50,8 +50,8 @@ const MAX_SUSPECTS: usize = 64 << 10;
 /// and a stopped node has left the ring.
 const RECHECKS: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(1);
-/// Chunks that the namespace is asked about at a time: the data of all of them fits into its answer.
-const LOGGED_PAGE: usize = 128;
+/// Chunks that the namespace is asked about at a time.
+const LOGGED_PAGE: usize = 1024;
 /// The exit code if the check could not be carried out.
 const NOT_CHECKED: u8 = 2;
 
@@ -223,12 +223,16 @@ impl RingCheck {
             // The extents come last: a chunk that was deleted before the holders answered is no longer in them.
             let current = self.still_current(&suspects).await?;
             let logged = self.logged(&suspects).await?;
-            let current: Vec<bool> =
-                suspects.iter().zip(current).map(|(it, current)| current && !logged.contains(&it.chunk.id)).collect();
-            let wrong = |judged: &JudgedChunk, current: bool| current && judged.verdict != ChunkVerdict::Sound;
+            let wrong = |expected: &ExpectedChunk, judged: &JudgedChunk| match judged.verdict {
+                ChunkVerdict::Sound => false,
+                ChunkVerdict::Damaged => true,
+                _ => !logged.contains(&expected.chunk.id),
+            };
             let all = suspects.into_iter().zip(judged).zip(current);
-            let rest = all.filter(|((_, judged), current)| wrong(judged, *current)).map(|(pair, _)| pair);
+            let current = all.filter(|(_, current)| *current).map(|(pair, _)| pair);
+            let rest = current.filter(|(expected, judged)| wrong(expected, judged));
             if round == RECHECKS {
+                self.report.logged += logged.len() as u64;
                 rest.for_each(|(expected, judged)| self.note(&expected, &judged));
                 return Ok(());
             }
@@ -246,11 +250,18 @@ impl RingCheck {
     /// Those of the suspects whose data the log keeps: their holders get them soon.
     async fn logged(&mut self, suspects: &[ExpectedChunk]) -> Result<HashSet<ChunkId>> {
         let mut logged = HashSet::new();
-        for page in suspects.chunks(LOGGED_PAGE) {
-            let ids = page.iter().map(|suspect| suspect.chunk.id).collect();
-            match self.peers.query(&Query::LoggedChunks { ids }).await? {
-                Ok(Answer::LoggedChunks(kept)) => logged.extend(kept.into_iter().map(|kept| kept.id)),
-                other => bail!("expected chunks that the log keeps, got {other:?}"),
+        let mut rest = suspects.iter().map(|suspect| suspect.chunk.id).peekable();
+        while rest.peek().is_some() {
+            let mut page: Vec<ChunkId> = rest.by_ref().take(LOGGED_PAGE).collect();
+            while !page.is_empty() {
+                let kept = match self.peers.query(&Query::LoggedChunks { ids: page.clone() }).await? {
+                    Ok(Answer::LoggedChunks(kept)) => kept,
+                    other => bail!("expected chunks that the log keeps, got {other:?}"),
+                };
+                // An answer has as many as fit. None means that the log keeps none of the page.
+                let last = kept.last().and_then(|last| page.iter().position(|id| *id == last.id));
+                page.drain(..last.map_or(page.len(), |at| at + 1));
+                logged.extend(kept.into_iter().map(|kept| kept.id));
             }
         }
         Ok(logged)

@@ -42,6 +42,8 @@ pub struct CheckReport {
     pub unexamined_copies: u64,
     /// The verdict on the ring itself: dead nodes and voters, disks.
     pub health: Health,
+    /// Chunks whose holders do not have them yet, because they are still in the namespace's log, where they are durable.
+    pub logged: u64,
     /// Copies on nodes that are not holders: repair removes them some time after the ring has changed.
     pub surplus_copies: u64,
 }
@@ -114,6 +116,10 @@ impl CheckReport {
         writeln!(out, "{} files, {} chunks on {} nodes; {read}", self.files, self.chunks, self.nodes).expect(TEXT);
         let counts: Vec<String> = self.kinds().map(|(name, found)| format!("{} {name}", found.count)).into();
         writeln!(out, "{}; {} surplus copies", counts.join(", "), self.surplus_copies).expect(TEXT);
+        if self.logged > 0 {
+            writeln!(out, "{} chunks are in the log of the namespace, and not yet on their holders", self.logged)
+                .expect(TEXT);
+        }
         if self.unexamined_copies > 0 {
             let (copies, orphans) = (self.unexamined_copies, self.orphaned.count);
             writeln!(
@@ -166,7 +172,7 @@ mod tests {
         assert_eq!(report.exit_code(), 1);
         report.health.level = HealthLevel::Error;
         assert_eq!(report.exit_code(), 2);
-        report.unexamined_copies = 12;
+        (report.unexamined_copies, report.logged) = (12, 3);
         let text = report.for_people();
         assert!(text.contains("orphaned: 12 more copies belong to no file"), "{text}");
         assert!(
@@ -174,5 +180,6 @@ mod tests {
             "{text}"
         );
         assert!(text.contains(r#"damaged: "a\nb_chunk_1" version 7"#), "{text}");
+        assert!(text.contains("3 chunks are in the log"), "{text}");
     }
 }

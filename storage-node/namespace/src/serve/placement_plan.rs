@@ -113,7 +113,7 @@ mod tests {
                 tries += usize::from(!is_placed && page.len() == 1);
                 plan.note(page, is_placed, now);
                 if is_placed {
-                    page.iter().for_each(|id| drop(kept.take(id)));
+                    kept.retain(|id| !page.contains(id));
                 }
                 false
             });

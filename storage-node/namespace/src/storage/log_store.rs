@@ -114,6 +114,17 @@ impl LogStore {
         many
     }
 
+    /// The last entry that is not among the newest ones of at most `limit` bytes together; `None` if all are.
+    pub(crate) fn last_beyond(&self, limit: u64) -> Option<u64> {
+        let memory = self.memory.read();
+        let mut bytes = 0;
+        let too_old = memory.entries.iter().rev().find(|entry| {
+            bytes += approximate_bytes(entry) as u64;
+            bytes > limit
+        });
+        too_old.map(|entry| entry.log_id.index)
+    }
+
     /// Whether the disk has space for the log.
     pub(crate) fn disk_space(&self) -> &Arc<DiskSpace> {
         &self.disk_space
