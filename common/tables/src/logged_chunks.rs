@@ -2,8 +2,8 @@
 //! brought their data along. The leader stores them on their holders a little later, and then they are forgotten here.
 //!
 //! A chunk that is replaced or removed before that is never stored, so a small range that is rewritten again and again
-//! (a database's journal) reaches the nodes only now and then. Its data stays for as long as that of any dead chunk, for
-//! readers that have just looked its version up, unless the space is needed. All of it is part of each snapshot.
+//! (a database's journal) reaches the nodes only now and then. Its data stays for as long as that of any dead chunk,
+//! for readers that have just looked its version up, unless the space is needed. All of it is part of each snapshot.
 
 use bytes::Bytes;
 use chordfs_types::{

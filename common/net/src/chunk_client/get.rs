@@ -1,6 +1,6 @@
 //! Fetching chunks: from the owner; chunks that it lacks from the next holders, then from the namespace's log, which
-//! keeps some until their holders have them, and then from every node. If a holder does not answer soon, the next one is
-//! asked, too, and the first complete answer counts.
+//! keeps some until their holders have them, and then from every node. If a holder does not answer soon, the next one
+//! is asked, too, and the first complete answer counts.
 
 use std::{
     collections::{HashMap, VecDeque},

@@ -42,7 +42,8 @@ pub struct CheckReport {
     pub unexamined_copies: u64,
     /// The verdict on the ring itself: dead nodes and voters, disks.
     pub health: Health,
-    /// Chunks whose holders do not have them yet, because they are still in the namespace's log, where they are durable.
+    /// Chunks whose holders do not have them yet, because they are still in the namespace's log, where they are
+    /// durable.
     pub logged: u64,
     /// Copies on nodes that are not holders: repair removes them some time after the ring has changed.
     pub surplus_copies: u64,

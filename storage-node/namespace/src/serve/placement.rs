@@ -7,6 +7,7 @@
 //! (`placement_plan`).
 
 use std::{
+    collections::BTreeSet,
     future::Future,
     pin::Pin,
     sync::Arc,
@@ -16,6 +17,7 @@ use std::{
 use bytes::Bytes;
 use chordfs_log::warn_limited;
 use chordfs_net::boot_clock::since_boot;
+use chordfs_tables::Tables;
 use chordfs_types::{
     chunk::{ChunkId, FileName},
     namespace::{Change, Time},
@@ -94,7 +96,8 @@ impl Placement {
     fn start_requests(&mut self) {
         let before = self.history.applied_before(since_boot(), SETTLED_AFTER) + 1;
         while self.requests.len() < PARALLEL {
-            let page = self.raft.state().page_to_place(before, &mut self.plan);
+            let Some(tables) = self.raft.state().tables_with_chunks_to_place() else { return };
+            let page = self.next_page(&tables, before);
             if page.is_empty() {
                 return;
             }
@@ -102,6 +105,18 @@ impl Placement {
             let placed = (self.placer)(page);
             self.requests.spawn(async move { (ids, placed.await) });
         }
+    }
+
+    /// The next page of chunks that were logged before this place.
+    fn next_page(&mut self, tables: &Tables, before: u64) -> Vec<ChunkToPlace> {
+        if self.plan.has_failed() {
+            let kept: BTreeSet<ChunkId> = tables.chunks_to_place(u64::MAX).map(|(id, ..)| id).collect();
+            self.plan.retain(|id| kept.contains(id));
+        }
+        let due: Vec<(ChunkId, usize)> = tables.chunks_to_place(before).map(|(id, _, data)| (id, data.len())).collect();
+        let page = self.plan.next_page(due.iter().copied(), Instant::now());
+        let chosen = tables.chunks_to_place(before).filter(|(id, ..)| page.contains(id));
+        chosen.map(|(id, file, data)| ChunkToPlace { file: file.clone(), id, data: data.clone() }).collect()
     }
 
     async fn note(&mut self, ids: Vec<ChunkId>, outcome: Result<(), String>) {

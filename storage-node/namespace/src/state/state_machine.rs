@@ -19,7 +19,6 @@ use chordfs_log::warn_limited;
 use chordfs_tables::{AppliedOp, IdJump, SessionDescription, Tables};
 use chordfs_types::{
     admin::LoggedStatus,
-    chunk::ChunkId,
     fs_error::FsError,
     namespace::{Answer, Change, Ino, NamespaceOp, Query, SessionId, Time},
 };
@@ -40,7 +39,6 @@ use super::{
 use crate::{
     answer_terms::{AnswerTerms, Wait},
     raft_types::{EntryResult, LeaderTerm, LogEntry, LogId, LoggedOp, SnapshotMeta, StoredMembership, TypeConfig},
-    serve::{placement::ChunkToPlace, placement_plan::PlacementPlan},
     storage::{
         disk_space::is_full,
         snapshot::{self, SnapshotFile},
@@ -197,21 +195,10 @@ impl NamespaceState {
         LoggedStatus { chunks: chunks as u64, bytes }
     }
 
-    /// The next page of chunks that were logged before this place, as `plan` chooses it.
-    pub(crate) fn page_to_place(&self, before: u64, plan: &mut PlacementPlan) -> Vec<ChunkToPlace> {
-        let tables = self.tables();
-        if plan.has_failed() {
-            let kept: BTreeSet<ChunkId> = tables.chunks_to_place(u64::MAX).map(|(id, ..)| id).collect();
-            plan.retain(|id| kept.contains(id));
-        }
-        // Most of the time there is nothing to store.
-        if tables.logged_totals().0 == 0 {
-            return Vec::new();
-        }
-        let due: Vec<(ChunkId, usize)> = tables.chunks_to_place(before).map(|(id, _, data)| (id, data.len())).collect();
-        let page = plan.next_page(due.iter().copied(), Instant::now());
-        let chosen = tables.chunks_to_place(before).filter(|(id, ..)| page.contains(id));
-        chosen.map(|(id, file, data)| ChunkToPlace { file: file.clone(), id, data: data.clone() }).collect()
+    /// The tables as they are now, if chunks have to be stored on their holders.
+    pub(crate) fn tables_with_chunks_to_place(&self) -> Option<Tables> {
+        let applied = self.0.applied.read();
+        (applied.tables.logged_totals().0 > 0).then(|| applied.tables.clone())
     }
 
     /// See [`Tables::jumped_at`].
