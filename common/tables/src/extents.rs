@@ -373,8 +373,7 @@ fn sorted_runs(commit: &Commit) -> Result<Vec<Extent>, FsError> {
     if !commit.extents.is_sorted_by_key(|extent| extent.first) {
         return Err(invalid("the extents of a commit must ascend"));
     }
-    let partial = commit.partial.iter().map(ChunkWrite::extent);
-    let mut runs: Vec<Extent> = commit.extents.iter().copied().chain(partial).collect();
+    let mut runs: Vec<Extent> = commit.runs().collect();
     runs.iter().try_for_each(check_range)?;
     runs.sort_by_key(|run| run.first);
     match runs.windows(2).find(|pair| pair[0].end() > u64::from(pair[1].first)) {

@@ -186,8 +186,7 @@ fn check_data(before: &Attr, commit: &Commit, chunks: &[LoggedChunk]) -> Result<
         return Err(invalid(format!("a commit with {bytes} bytes of data; at most {MAX_COMMIT_DATA} are allowed")));
     }
     let chunk_bytes = commit.restart.unwrap_or(before.chunk_bytes) as usize;
-    let partial = commit.partial.iter().map(|write| write.extent());
-    let runs: Vec<Extent> = commit.extents.iter().copied().chain(partial).collect();
+    let runs: Vec<Extent> = commit.runs().collect();
     for LoggedChunk { id, data } in chunks {
         if data.len() > chunk_bytes {
             return Err(invalid(format!("a chunk of {} bytes in a file with chunks of {chunk_bytes}", data.len())));

@@ -36,7 +36,7 @@ use chordfs_net::{backoff::Backoff, clients::ChunkTransport, operation};
 use chordfs_types::{
     chunk_api::Durability,
     fs_error::FsError,
-    namespace::{Attr, Change, Commit, Extent, Reply},
+    namespace::{Attr, Change, Commit, Extent, MAX_COMMIT_DATA, Reply},
 };
 
 use parking_lot::MutexGuard;
@@ -44,7 +44,6 @@ use parking_lot::MutexGuard;
 use super::{
     FileData,
     error_seq::{ErrorCursor, Reporting},
-    logged_chunks::runs_of,
     progress::CommitStep,
     state::{FileState, Merged},
 };
@@ -192,7 +191,7 @@ impl FileData {
             self.note_committed(&state);
             let discarded = state.take_discarded();
             if !discarded.is_empty() {
-                self.transfer.chunks.forget(&discarded);
+                self.transfer.chunks.forget(discarded.iter().copied());
                 self.transfer.discards.add(&state.attr().file, discarded);
             }
             state.awaits_repetition()
@@ -408,7 +407,7 @@ impl FileData {
                 }
             };
             self.state.lock().adopt_commit(&commit, &attr);
-            self.transfer.chunks.forget(&runs_of(&commit));
+            self.transfer.chunks.forget(commit.runs());
             newest = Some(attr);
         }
         Ok(newest)
@@ -417,22 +416,24 @@ impl FileData {
     /// Sends one operation of the commit, with the data that goes into the log. If the log has no room for it, the data
     /// is stored on the nodes first.
     async fn send_one(&self, commit: &Commit, is_last: bool) -> Result<Reply, FsError> {
-        let chunks = &self.transfer.chunks;
-        let fits = !chunks.is_too_large(commit);
-        if fits {
-            let change = chunks.change(self.ino, commit.clone());
-            // If the log has no room for the data, the commit is repeated in the same place.
-            let is_last = is_last && matches!(change, Change::Commit { .. });
-            match self.send_commit(change, is_last).await {
-                Err(FsError::LogFull) => chunks.note_full(),
-                outcome => return outcome,
+        let (ino, transport) = (self.ino, &self.transfer.chunks);
+        let chunks = transport.chunks_of(commit);
+        if !chunks.is_empty() {
+            // More than that if earlier commits of the same chunks have failed.
+            if chunks.iter().map(|chunk| chunk.data.len()).sum::<usize>() <= MAX_COMMIT_DATA {
+                let change = Change::CommitWithData { ino, commit: commit.clone(), chunks: chunks.clone() };
+                // If the log has no room for the data, the commit is repeated in the same place.
+                match self.send_commit(change, false).await {
+                    Err(FsError::LogFull) => transport.note_full(),
+                    outcome => return outcome,
+                }
             }
+            self.progress.note(CommitStep::Upload);
+            let file = self.state.lock().attr().file.clone();
+            transport.store(&file, chunks).await?;
+            self.progress.note(CommitStep::Log);
         }
-        self.progress.note(CommitStep::Upload);
-        let file = self.state.lock().attr().file.clone();
-        chunks.store(&file, commit).await?;
-        self.progress.note(CommitStep::Log);
-        self.send_commit(Change::Commit { ino: self.ino, commit: commit.clone() }, is_last).await
+        self.send_commit(Change::Commit { ino, commit: commit.clone() }, is_last).await
     }
 }
 

@@ -21,7 +21,7 @@ use chordfs_types::{
     chunk::{ChunkId, ChunkRef, FileName},
     chunk_api::Durability,
     fs_error::FsError,
-    namespace::{Change, Commit, Extent, Ino, LoggedChunk, MAX_COMMIT_DATA},
+    namespace::{Commit, Extent, LoggedChunk},
 };
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -50,26 +50,12 @@ impl LoggingTransport {
         self.kept.lock().extend(chunks);
     }
 
-    /// The change that carries the commit out, with the data of its chunks that no node has.
-    pub(super) fn change(&self, ino: Ino, commit: Commit) -> Change {
-        let chunks = self.chunks_of(&commit);
-        if chunks.is_empty() { Change::Commit { ino, commit } } else { Change::CommitWithData { ino, commit, chunks } }
-    }
-
-    /// Whether the commit has too many bytes with it. That happens if earlier commits of the same chunks have failed.
-    pub(super) fn is_too_large(&self, commit: &Commit) -> bool {
-        self.chunks_of(commit).iter().map(|chunk| chunk.data.len()).sum::<usize>() > MAX_COMMIT_DATA
-    }
-
-    /// Stores the commit's chunks on their holders after all.
-    pub(super) async fn store(&self, file: &FileName, commit: &Commit) -> Result<(), FsError> {
-        let new = self.chunks_of(commit).into_iter().map(|LoggedChunk { id, data }| NewChunk {
-            file: file.clone(),
-            id,
-            data,
-        });
+    /// Stores chunks on their holders after all.
+    pub(super) async fn store(&self, file: &FileName, chunks: Vec<LoggedChunk>) -> Result<(), FsError> {
+        let new = chunks.iter().map(|chunk| NewChunk { file: file.clone(), id: chunk.id, data: chunk.data.clone() });
         self.nodes.put(new.collect(), Durability::Disk).await?;
-        self.forget(&runs_of(commit));
+        let mut kept = self.kept.lock();
+        chunks.iter().for_each(|chunk| drop(kept.remove(&chunk.id)));
         Ok(())
     }
 
@@ -79,10 +65,13 @@ impl LoggingTransport {
     }
 
     /// Forgets chunks that are logged, or that no commit will name.
-    pub(super) fn forget<'a>(&self, runs: impl IntoIterator<Item = &'a Extent>) {
+    pub(super) fn forget(&self, runs: impl IntoIterator<Item = Extent>) {
         let mut kept = self.kept.lock();
+        if kept.is_empty() {
+            return;
+        }
         for run in runs {
-            let ids: Vec<ChunkId> = kept.range(ids_of(run)).map(|(id, _)| *id).collect();
+            let ids: Vec<ChunkId> = kept.range(ids_of(&run)).map(|(id, _)| *id).collect();
             ids.iter().for_each(|id| drop(kept.remove(id)));
         }
     }
@@ -92,21 +81,20 @@ impl LoggingTransport {
         self.kept.lock().is_empty()
     }
 
-    fn chunks_of(&self, commit: &Commit) -> Vec<LoggedChunk> {
+    /// The chunks of the commit that no node has.
+    pub(super) fn chunks_of(&self, commit: &Commit) -> Vec<LoggedChunk> {
         let kept = self.kept.lock();
-        let in_run = |run: &Extent| kept.range(ids_of(run)).map(|(id, data)| (*id, data.clone())).collect::<Vec<_>>();
-        runs_of(commit).iter().flat_map(in_run).map(|(id, data)| LoggedChunk { id, data }).collect()
+        if kept.is_empty() {
+            return Vec::new();
+        }
+        let in_run = |run: Extent| kept.range(ids_of(&run)).map(|(id, data)| (*id, data.clone())).collect::<Vec<_>>();
+        commit.runs().flat_map(in_run).map(|(id, data)| LoggedChunk { id, data }).collect()
     }
 }
 
 fn ids_of(run: &Extent) -> RangeInclusive<ChunkId> {
     let id = |index| ChunkId { version: run.version, index };
     id(run.first)..=id(run.first.saturating_add(run.count.saturating_sub(1)))
-}
-
-/// All chunks that the commit makes current.
-pub(super) fn runs_of(commit: &Commit) -> Vec<Extent> {
-    commit.extents.iter().copied().chain(commit.partial.iter().map(|write| write.extent())).collect()
 }
 
 impl ChunkTransport for LoggingTransport {

@@ -2,10 +2,7 @@
 //! keeps some until their holders have them, and then from every node. If a holder does not answer soon, the next one
 //! is asked, too, and the first complete answer counts.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
 use bytes::Bytes;
 use chordfs_log::warn_limited;
@@ -85,7 +82,7 @@ impl ChunkClient {
         collect_in_order(chunks, &found)
     }
 
-    /// Asks the holders, then all members of the ring. Returns true if every one of them answered.
+    /// Asks the holders, then the log, then all members of the ring. Returns true if every one of them answered.
     async fn attempt_get(&self, mut missing: Vec<KeyedRef>, found: &mut FoundChunks) -> bool {
         let holders_answered = self.get_from_holders(&mut missing, found).await;
         self.get_from_log(&mut missing, found).await;
@@ -106,9 +103,9 @@ impl ChunkClient {
     async fn get_from_log(&self, missing: &mut Vec<KeyedRef>, found: &mut FoundChunks) {
         let Some(namespace) = self.references.get() else { return };
         let end = Instant::now() + LOG_DEADLINE;
-        let mut ids: VecDeque<ChunkId> = missing.iter().map(|(_, chunk)| chunk.id).collect();
+        let mut ids: Vec<ChunkId> = missing.iter().map(|(_, chunk)| chunk.id).collect();
         while !ids.is_empty() {
-            let page: Vec<ChunkId> = ids.iter().take(LOGGED_PAGE).copied().collect();
+            let mut page = ids.split_off(ids.len().saturating_sub(LOGGED_PAGE));
             let logged = match timeout_at(end, namespace.logged(page.clone())).await {
                 Ok(Ok(logged)) => logged,
                 failed => {
@@ -116,9 +113,8 @@ impl ChunkClient {
                     break;
                 }
             };
-            // An answer has as many as fit. None means that the log keeps none of the page.
-            let last = logged.last().and_then(|last| page.iter().position(|id| *id == last.id));
-            ids.drain(..last.map_or(page.len(), |at| at + 1));
+            LoggedChunk::drop_answered(&mut page, &logged);
+            ids.append(&mut page);
             found.extend(logged.into_iter().map(|LoggedChunk { id, data }| (id, data)));
         }
         missing.retain(|(_, chunk)| !found.contains_key(&chunk.id));

@@ -289,6 +289,15 @@ pub struct LoggedChunk {
     pub data: Bytes,
 }
 
+impl LoggedChunk {
+    /// Removes from the chunks of a query those that `answer` is about. An answer holds as many as fit, in the order of
+    /// the query, and none only if the log keeps none of them.
+    pub fn drop_answered(queried: &mut Vec<ChunkId>, answer: &[Self]) {
+        let last = answer.last().and_then(|last| queried.iter().position(|id| *id == last.id));
+        queried.drain(..last.map_or(queried.len(), |at| at + 1));
+    }
+}
+
 /// Without the data, which belongs in no log file.
 impl fmt::Debug for LoggedChunk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -422,6 +431,13 @@ pub struct Commit {
     pub mtime: Option<Time>,
     /// Attributes that were set while the data was being stored; no truncation.
     pub set: SetAttr,
+}
+
+impl Commit {
+    /// All chunks that it makes current, in no order.
+    pub fn runs(&self) -> impl Iterator<Item = Extent> {
+        self.extents.iter().copied().chain(self.partial.iter().map(ChunkWrite::extent))
+    }
 }
 
 /// A chunk that was merged with the bytes of its previous version.

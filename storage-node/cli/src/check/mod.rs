@@ -25,7 +25,7 @@ use chordfs_types::{
     admin::{HealthCode, HealthReason, RingNodeState},
     chunk::{ChunkId, ChunkRef, FileName},
     fs_error::FsError,
-    namespace::{Answer, Extent, FileContents, Ino, Query},
+    namespace::{Answer, Extent, FileContents, Ino, LoggedChunk, Query},
     ring_id::{NodeAddress, NodeRef},
 };
 use clap::Args;
@@ -258,9 +258,7 @@ impl RingCheck {
                     Ok(Answer::LoggedChunks(kept)) => kept,
                     other => bail!("expected chunks that the log keeps, got {other:?}"),
                 };
-                // An answer has as many as fit. None means that the log keeps none of the page.
-                let last = kept.last().and_then(|last| page.iter().position(|id| *id == last.id));
-                page.drain(..last.map_or(page.len(), |at| at + 1));
+                LoggedChunk::drop_answered(&mut page, &kept);
                 logged.extend(kept.into_iter().map(|kept| kept.id));
             }
         }
