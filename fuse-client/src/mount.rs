@@ -163,7 +163,7 @@ fn chunk_client(nodes: Vec<SocketAddr>, session: &Session, options: &Options) ->
     let router = Arc::new(Router::new(nodes, LOOK_UP_DEADLINE));
     let session = session.clone();
     router.also_begin_with(move || session.leader());
-    Arc::new(ChunkClient::new(router, Arc::new(HttpPool::new()), options.deadline))
+    ChunkClient::new(router, Arc::new(HttpPool::new()), options.deadline)
 }
 
 fn transfer(

@@ -13,7 +13,7 @@ mod sync;
 mod tests;
 
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, Weak},
     time::Duration,
 };
 
@@ -96,6 +96,8 @@ pub trait ChunkReferences: Send + Sync {
 }
 
 pub struct ChunkClient {
+    /// For tasks that outlive the operation by which they begin.
+    this: Weak<Self>,
     router: Arc<Router>,
     pool: Arc<HttpPool>,
     deadline: Duration,
@@ -108,16 +110,26 @@ pub struct ChunkClient {
 
 impl ChunkClient {
     /// Every operation ends by `deadline`.
-    pub fn new(router: Arc<Router>, pool: Arc<HttpPool>, deadline: Duration) -> Self {
-        Self {
+    pub fn new(router: Arc<Router>, pool: Arc<HttpPool>, deadline: Duration) -> Arc<Self> {
+        Self::with_settled_after(router, pool, deadline, SETTLED_AFTER)
+    }
+
+    fn with_settled_after(
+        router: Arc<Router>,
+        pool: Arc<HttpPool>,
+        deadline: Duration,
+        settled_after: Duration,
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self {
+            this: this.clone(),
             router,
             pool,
             deadline,
             unsynced: UnsyncedBatches::default(),
             references: OnceLock::new(),
-            settled_after: SETTLED_AFTER,
+            settled_after,
             hedged: Semaphore::new(MAX_HEDGED),
-        }
+        })
     }
 
     /// Sets the namespace to which the chunks belong. Without one, no sync succeeds while a chunk is on no node, and

@@ -3,10 +3,10 @@
 //! If the owner does not answer soon, the batch is also sent to the other two holders, so two of three have it either
 //! way. Chunks never change, so a copy may arrive twice.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use chordfs_types::{
-    chunk::chunk_key,
+    chunk::{ChunkRun, FileName, chunk_key},
     chunk_api::{Durability, PutQuery, REPLICAS, STORED_HEADER},
     fs_error::FsError,
     ring_id::NodeRef,
@@ -42,8 +42,11 @@ impl ChunkClient {
             stored.map_err(|_| FsError::NoReplica { detail: format!("{count} chunks not stored in time") })??;
         // Not earlier: a sync that runs in between would take the batches before the nodes have them.
         if durability == Durability::Memory {
-            let batches = stored.iter().flat_map(|stored| files.iter().map(|runs| UnsyncedBatch::new(runs, stored)));
-            self.add_unsynced(batches.collect()).await;
+            let of_batch = |stored: &StoredBatch, runs: &Arc<[ChunkRun]>| {
+                stored.files.contains(&runs[0].file).then(|| UnsyncedBatch::new(runs, stored))
+            };
+            let batches = stored.iter().flat_map(|stored| files.iter().filter_map(|runs| of_batch(stored, runs)));
+            self.add_unsynced(batches);
         }
         Ok(())
     }
@@ -78,7 +81,8 @@ impl ChunkClient {
     }
 
     async fn put_batch(&self, batch: OwnerBatch, durability: Durability) -> Result<StoredBatch, PutFailure> {
-        let put = BatchPut { route: batch.route.clone(), body: batch.encode(), durability, sent: since_boot() };
+        let files = batch.chunks.iter().map(|(_, chunk)| chunk.file.clone()).collect();
+        let put = BatchPut { route: batch.route.clone(), files, body: batch.encode(), durability, sent: since_boot() };
         self.put_with_fallback(&put).await.map_err(|error| match error {
             BatchError::Retry(reason) => PutFailure::Retry { group: batch.chunks, reason },
             BatchError::Final(error) => PutFailure::Final(error),
@@ -185,6 +189,7 @@ impl ChunkClient {
 /// A batch that is being sent.
 struct BatchPut {
     route: Arc<Route>,
+    files: HashSet<FileName>,
     body: bytes::Bytes,
     durability: Durability,
     /// When the batch was sent, by the [boot clock](crate::boot_clock).
@@ -197,13 +202,15 @@ impl BatchPut {
     }
 
     fn stored_batch(&self, stored: Vec<NodeRef>) -> StoredBatch {
-        StoredBatch { route: self.route.clone(), stored, sent: self.sent }
+        StoredBatch { route: self.route.clone(), files: self.files.clone(), stored, sent: self.sent }
     }
 }
 
 /// A batch that a quorum has stored.
 pub(super) struct StoredBatch {
     pub route: Arc<Route>,
+    /// The files of its chunks.
+    pub files: HashSet<FileName>,
     /// The nodes that are known to have the batch.
     pub stored: Vec<NodeRef>,
     /// When the batch was sent, before any node had it, by the [boot clock](crate::boot_clock).

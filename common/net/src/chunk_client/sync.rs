@@ -34,11 +34,11 @@ use super::{
     durability_check::{DurabilityCheck, NotDurable},
     put::StoredBatch,
 };
-use crate::{boot_clock::since_boot, operation};
+use crate::{boot_clock::since_boot, operation, tasks};
 
-/// Beyond this many unsynced batches a put syncs them: some programs never call fsync, and memory is bounded.
-const MAX_BATCHES: usize = 1 << 16;
-/// After such a sync has failed, no put tries again for this long.
+/// Beyond this many unsynced batches a task syncs them: some programs never call fsync, and memory is bounded.
+const MAX_BATCHES: usize = if cfg!(test) { 64 } else { 1 << 14 };
+/// After such a sync has failed, none is begun for this long.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// The chunks of `runs`, all of one file, whose keys are in the arc of `route`, and the nodes that stored them.
@@ -96,7 +96,7 @@ impl NodeUptime {
 #[derive(Default)]
 pub(super) struct UnsyncedBatches {
     batches: Mutex<BatchesByFile>,
-    /// Held by the put that found too many batches and syncs them. When the last such sync failed.
+    /// Held by the task that syncs the batches because there are too many. When the last such sync failed.
     overflow: tokio::sync::Mutex<Option<Instant>>,
 }
 
@@ -139,15 +139,24 @@ impl BatchesByFile {
 }
 
 impl ChunkClient {
-    pub(super) async fn add_unsynced(&self, batches: Vec<UnsyncedBatch>) {
+    /// Never waits for a sync: a node that does not answer would hold up a put of which it has nothing.
+    pub(super) fn add_unsynced(&self, batches: impl Iterator<Item = UnsyncedBatch>) {
         let count = {
             let mut all = self.unsynced.batches.lock();
-            batches.into_iter().for_each(|batch| all.add(batch));
+            batches.for_each(|batch| all.add(batch));
             all.count
         };
-        if count > MAX_BATCHES {
-            self.sync_overflow().await;
+        if count > MAX_BATCHES
+            && let Some(this) = self.this.upgrade()
+        {
+            tasks::spawn(async move { this.sync_overflow().await });
         }
+    }
+
+    /// The batches that no sync has found on disks yet.
+    #[cfg(test)]
+    pub(super) fn unsynced_count(&self) -> usize {
+        self.unsynced.batches.lock().count
     }
 
     /// Syncs the batches of all files, because there are too many. Those that cannot be synced stay, for the syncs of

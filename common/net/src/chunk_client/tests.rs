@@ -21,7 +21,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::{Request, Response, StatusCode, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -38,6 +38,8 @@ enum FakeHealth {
     Unresponsive,
     /// Has no space for chunks.
     Full,
+    /// Has a disk that never ends writing.
+    NeverSynced,
 }
 
 struct FakeNode {
@@ -89,7 +91,8 @@ impl FakeNode {
         let path = request.uri().path().to_owned();
         let alone = request.uri().query().is_some_and(|query| query.contains("copies=1"));
         let body = request.into_body().collect().await.expect("a body").to_bytes();
-        if health == FakeHealth::Unresponsive {
+        let is_sync = [calls::SYNC, calls::SECURE].contains(&path.as_str());
+        if health == FakeHealth::Unresponsive || (health == FakeHealth::NeverSynced && is_sync) {
             std::future::pending::<()>().await;
         }
         match path.as_str() {
@@ -156,7 +159,7 @@ impl FakeNode {
 
 struct World {
     nodes: Vec<Arc<FakeNode>>,
-    client: ChunkClient,
+    client: Arc<ChunkClient>,
     _stop: tokio_util::sync::DropGuard,
 }
 
@@ -377,6 +380,55 @@ async fn a_put_to_a_full_owner_fails_with_no_space() {
     assert_eq!(world.client.put(chunks(50), Durability::Memory).await, Err(FsError::NoSpace));
 }
 
+/// Puts chunks of so many files that the client syncs them by itself.
+async fn put_many_files(world: &World) {
+    for number in 0..70_u64 {
+        let file = FileName::new(format!("file-{number}")).expect("a name");
+        let id = ChunkId { version: Version(number + 1), index: 1 };
+        world
+            .client
+            .put(vec![NewChunk { file, id, data: Bytes::from_static(b"a") }], Durability::Memory)
+            .await
+            .unwrap();
+    }
+}
+
+/// Bug: after some twenty minutes of small files that nobody synced, one put waited until all of them were on disks.
+/// While a node was stopped, that took the whole deadline, and everything that was written meanwhile waited as well.
+#[tokio::test]
+async fn a_put_does_not_wait_for_disks_when_many_chunks_are_unsynced() {
+    let world = world_of(3, Duration::from_secs(300)).await;
+    world.nodes.iter().for_each(|node| *node.health.lock() = FakeHealth::NeverSynced);
+    timeout(Duration::from_secs(60), put_many_files(&world)).await.expect("no put waits for a sync");
+    assert!(world.client.unsynced_count() >= 70, "nothing is on a disk");
+}
+
+#[tokio::test]
+async fn many_unsynced_chunks_are_synced_by_the_client_itself_and_forgotten() {
+    let world = world().await;
+    put_many_files(&world).await;
+    let few = async {
+        while world.client.unsynced_count() > 10 {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(60), few).await.expect("they are synced");
+    assert!(world.nodes.iter().any(|node| node.syncs.load(SeqCst) > 0));
+}
+
+/// A put of many small files noted each file for each of the nodes that the put went to.
+#[tokio::test]
+async fn a_put_of_many_files_notes_each_for_its_own_node() {
+    let world = world().await;
+    let many = (0..30_u64).map(|number| NewChunk {
+        file: FileName::new(format!("file-{number}")).expect("a name"),
+        id: ChunkId { version: Version(number + 1), index: 1 },
+        data: Bytes::from_static(b"a"),
+    });
+    world.client.put(many.collect(), Durability::Memory).await.unwrap();
+    assert_eq!(world.client.unsynced_count(), 30);
+}
+
 /// Bug: a put was noted as unsynced before it was complete, and a concurrent sync removed the note.
 #[tokio::test]
 async fn each_put_is_synced_once_by_the_next_sync() {
@@ -516,21 +568,26 @@ async fn chunks_deleted_meanwhile_need_no_sync() {
 /// after ten minutes, a single deleted chunk failed every fsync of the mount.
 #[tokio::test]
 async fn the_namespace_is_asked_about_chunks_deleted_long_ago() {
-    let mut world = world_of(3, Duration::from_millis(1500)).await;
+    let deadline = Duration::from_millis(1500);
+    let world = world_of(3, deadline).await;
     let (deleted, lost) = (1..=50u32, 51);
     world.client.put(chunks(50), Durability::Memory).await.expect("stored");
     world.nodes.iter().for_each(|node| drop(node.power_cut()));
-    world.client.set_references(Arc::new(UnreferencedChunks(deleted)));
+    world.client.set_references(Arc::new(UnreferencedChunks(deleted.clone())));
     world
         .client
         .sync(&file("f"), &NoLocalChunks)
         .await
         .expect_err("they were put a moment ago: a commit may still reference them");
-    world.client.settled_after = Duration::ZERO;
-    world.client.sync(&file("f"), &NoLocalChunks).await.expect("no file references them");
-    world.client.put(chunks(lost), Durability::Memory).await.expect("stored");
+    let router = world.client.router().clone();
+    let client = ChunkClient::with_settled_after(router, Arc::new(HttpPool::new()), deadline, Duration::ZERO);
+    client.set_references(Arc::new(UnreferencedChunks(deleted)));
+    client.put(chunks(50), Durability::Memory).await.expect("stored");
     world.nodes.iter().for_each(|node| drop(node.power_cut()));
-    let error = world.client.sync(&file("f"), &NoLocalChunks).await.expect_err("a file references one of them");
+    client.sync(&file("f"), &NoLocalChunks).await.expect("no file references them");
+    client.put(chunks(lost), Durability::Memory).await.expect("stored");
+    world.nodes.iter().for_each(|node| drop(node.power_cut()));
+    let error = client.sync(&file("f"), &NoLocalChunks).await.expect_err("a file references one of them");
     assert!(error.to_string().contains("f_chunk_51"), "{error}");
 }
 

@@ -14,7 +14,7 @@ const PLACE_DEADLINE: Duration = Duration::from_secs(8);
 
 /// Stores chunks on their holders' disks.
 pub(super) fn placer(core: &Core) -> ChunkPlacer {
-    let client = Arc::new(ChunkClient::new(core.router(), core.pool.clone(), PLACE_DEADLINE));
+    let client = ChunkClient::new(core.router(), core.pool.clone(), PLACE_DEADLINE);
     Arc::new(move |chunks: Vec<ChunkToPlace>| {
         let client = client.clone();
         let chunks: Vec<NewChunk> =

@@ -83,7 +83,7 @@ fn file_service(core: &Core, services: &Services) -> FileService {
     let session = Arc::new(services.session.clone());
     let client = ChunkClient::new(core.router(), core.pool.clone(), core.config.operation_deadline);
     client.set_references(session.clone());
-    FileService::over(session, Arc::new(client), FileDefaults::default()).reading(services.files_read.clone())
+    FileService::over(session, client, FileDefaults::default()).reading(services.files_read.clone())
 }
 
 fn files_plane(core: &Core, services: &Services, files: FileService) -> Router {
