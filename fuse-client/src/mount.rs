@@ -9,13 +9,16 @@ use std::{
     time::Duration,
 };
 
+use chordfs_identity::Role;
 use chordfs_net::{
     allocator::{self, TrimSchedule},
     chunk_client::ChunkClient,
     clients::NamespaceClient,
     http_pool::HttpPool,
+    ring_access::RingAccess,
     router::Router,
     session::{Session, SessionEvent, SessionOptions},
+    transport::Connector,
 };
 use chordfs_types::{
     fs_error::FsError,
@@ -90,6 +93,8 @@ pub async fn run(config: &Config, target: &Path, reporter: &mut Reporter) -> Res
 
 /// The client side of a mount, connected to the namespace and not yet mounted.
 struct Connected {
+    /// The ring lets this mount only read.
+    read_only: bool,
     session: Session,
     fs: Arc<FileSystem>,
     root: RootMap,
@@ -101,12 +106,16 @@ type Events = mpsc::UnboundedReceiver<SessionEvent>;
 
 async fn connect(config: &Config, target: &Path) -> Result<(Connected, Events), MountError> {
     let nodes = config.source.resolve().await?;
-    let (session, events) = open_session(config, target, nodes.clone()).await?;
+    let access = ring_access(config, target, &nodes).await?;
+    let (connector, read_only) = (access.connector().clone(), access.role() == Some(Role::ReadOnlyClient));
+    let (session, events) = open_session(config, target, nodes.clone(), connector.clone()).await?;
+    let (leader, known) = (session.clone(), nodes.clone());
+    tokio::spawn(access.keep_valid(move || leader.leader().into_iter().chain(known.iter().copied()).collect()));
     let urgency = Arc::<Urgency>::default();
     let (namespace, write_back) = namespace(&session, config, urgency.clone());
     let root = root_inode(&*namespace, &config.source).await?;
     let (notices, queue) = Notices::new();
-    let chunks = chunk_client(nodes, &session, &config.options);
+    let chunks = chunk_client(nodes, connector, &session, &config.options);
     chunks.set_references(Arc::new(session.clone()));
     let transfer = transfer(namespace.clone(), chunks.clone(), &config.options, urgency);
     let space = SpaceReports::start(chunks);
@@ -117,13 +126,28 @@ async fn connect(config: &Config, target: &Path) -> Result<(Connected, Events), 
         write_back.on_refusal(move || weak.upgrade().iter().for_each(|fs| fs.forget_everything()));
     }
     let queue = parking_lot::Mutex::new(Some(queue));
-    Ok((Connected { session, fs, root: RootMap::new(root), queue }, events))
+    Ok((Connected { read_only, session, fs, root: RootMap::new(root), queue }, events))
 }
 
-async fn open_session(config: &Config, target: &Path, nodes: Vec<SocketAddr>) -> Result<(Session, Events), MountError> {
-    let client = format!("{}:{}", host_name(), target.display());
+async fn ring_access(config: &Config, target: &Path, nodes: &[SocketAddr]) -> Result<RingAccess, MountError> {
+    let name = client_name(target);
+    let access = match &config.source.invitation {
+        Some(invitation) => RingAccess::accept(invitation, &name).await,
+        None => RingAccess::find(nodes, Role::Client, &name).await,
+    };
+    access
+        .map_err(|error| MountError::failure(format!("the ring of {} lets this mount not in: {error}", config.source)))
+}
+
+async fn open_session(
+    config: &Config,
+    target: &Path,
+    nodes: Vec<SocketAddr>,
+    connector: Connector,
+) -> Result<(Session, Events), MountError> {
+    let client = client_name(target);
     let options = SessionOptions { nodes, client, deadline: config.options.deadline, holds_leases: true };
-    Session::open(options)
+    Session::open_over(Arc::new(connector), options)
         .await
         .map_err(|error| MountError::failure(format!("no node of {} can be reached: {error}", config.source)))
 }
@@ -159,11 +183,16 @@ async fn root_inode(namespace: &dyn NamespaceClient, source: &MountSource) -> Re
     Ok(at)
 }
 
-fn chunk_client(nodes: Vec<SocketAddr>, session: &Session, options: &Options) -> Arc<ChunkClient> {
-    let router = Arc::new(Router::new(nodes, LOOK_UP_DEADLINE));
+fn chunk_client(
+    nodes: Vec<SocketAddr>,
+    connector: Connector,
+    session: &Session,
+    options: &Options,
+) -> Arc<ChunkClient> {
+    let router = Arc::new(Router::over(Arc::new(connector.clone()), nodes, LOOK_UP_DEADLINE));
     let session = session.clone();
     router.also_begin_with(move || session.leader());
-    ChunkClient::new(router, Arc::new(HttpPool::new()), options.deadline)
+    ChunkClient::new(router, Arc::new(HttpPool::over(connector)), options.deadline)
 }
 
 fn transfer(
@@ -187,7 +216,7 @@ impl Connected {
     async fn mount(&self, config: &Config, target: &Path) -> Result<Mounted, MountError> {
         let (timeouts, deadline) = (config.options.timeouts, config.options.deadline);
         let (mount, ended) = Mount::new(self.fs.clone(), Handle::current(), self.root, timeouts, deadline);
-        let (kernel_config, path) = (kernel_config(config), target.to_owned());
+        let (kernel_config, path) = (kernel_config(config, self.read_only), target.to_owned());
         let session = tokio::task::spawn_blocking(move || fuser::Session::new(mount, path, &kernel_config))
             .await
             .map_err(MountError::bug)?
@@ -257,9 +286,11 @@ async fn serve(connected: &Connected, mut mounted: Mounted, signals: &mut Signal
     flushed.map_err(|failure| MountError::failure(format!("data written to files may be lost: {failure}")))
 }
 
-fn kernel_config(config: &Config) -> fuser::Config {
+fn kernel_config(config: &Config, read_only: bool) -> fuser::Config {
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    let mut options = config.options.flags.mount_options();
+    let mut flags = config.options.flags.clone();
+    flags.read_only |= read_only;
+    let mut options = flags.mount_options();
     options.push(MountOption::DefaultPermissions);
     options.push(MountOption::FSName(config.source.fsname()));
     // Passed as an option for the kernel, since fuser passes its own `Subtype` to fusermount3 only.
@@ -289,6 +320,11 @@ impl Signals {
             _ = self.interrupt.recv() => {}
         }
     }
+}
+
+/// How operators see this mount.
+fn client_name(target: &Path) -> String {
+    format!("{}:{}", host_name(), target.display())
 }
 
 fn host_name() -> String {

@@ -7,6 +7,7 @@ use std::{
     net::{SocketAddr, ToSocketAddrs},
 };
 
+use chordfs_identity::{IdentityError, InvitationToken};
 use chordfs_types::namespace::EntryName;
 
 use crate::exit::MountError;
@@ -18,8 +19,10 @@ pub struct MountSource {
     pub nodes: Nodes,
     /// Empty for the namespace's root.
     pub path: Vec<EntryName>,
-    /// The text as typed.
+    /// The text as typed; of an invitation only the addresses, because `mount` shows it to everybody.
     pub text: String,
+    /// By which the mount comes into the ring.
+    pub invitation: Option<InvitationToken>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +43,9 @@ pub struct NodeName {
 
 impl MountSource {
     pub fn parse(text: &str) -> Result<Self, MountError> {
+        if InvitationToken::is_meant_by(text) {
+            return Self::invited(text);
+        }
         let wrong = |why: String| MountError::usage(format!("SOURCE {text:?} is not HOST[:PORT],...[:/PATH]: {why}"));
         let (nodes, path) = match text.find(":/") {
             Some(at) => (&text[..at], &text[at + 1..]),
@@ -56,7 +62,17 @@ impl MountSource {
             nodes,
             path: path.map_err(|error| wrong(format!("{path_word} {error}", path_word = "its path:")))?,
             text: text.to_owned(),
+            invitation: None,
         })
+    }
+
+    fn invited(text: &str) -> Result<Self, MountError> {
+        let token: InvitationToken =
+            text.parse().map_err(|error: IdentityError| MountError::usage(format!("SOURCE: {error}")))?;
+        let nodes = token.nodes.iter().map(|node| NodeName { host: node.ip().to_string(), port: node.port() });
+        let addresses: Vec<String> = token.nodes.iter().map(SocketAddr::to_string).collect();
+        let nodes = Nodes::Named(nodes.collect());
+        Ok(Self { nodes, path: Vec::new(), text: addresses.join(","), invitation: Some(token) })
     }
 
     /// Returns all addresses of all nodes whose names can be resolved, or of the members of the group. Queries the

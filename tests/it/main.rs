@@ -11,6 +11,7 @@ mod experiment;
 mod faults;
 mod foreign;
 mod fresh_names;
+mod identities;
 mod linearizability;
 mod local_user;
 mod memory;

@@ -143,6 +143,11 @@ impl Cluster {
         self.nodes[index].process.log()
     }
 
+    /// The second and the third part of all addresses, after 127.
+    pub fn network(&self) -> [u8; 2] {
+        self.network
+    }
+
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }

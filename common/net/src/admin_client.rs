@@ -228,6 +228,21 @@ impl AdminClient {
         self.send(node, Method::DELETE, &format!("/tokens/{node_uid}"), Vec::new()).await.map(drop)
     }
 
+    /// Lets somebody come in once. `body` and the answer are described at `POST /invitations`.
+    pub async fn invite(&self, node: NodeAddress, body: &Value) -> Result<Value, AdminError> {
+        self.call(node, Method::POST, "/invitations", vec![body.to_string().into()]).await
+    }
+
+    /// The open invitations, and the identities that the ring has let in, as `GET /identities` describes them.
+    pub async fn identities(&self, node: NodeAddress) -> Result<Value, AdminError> {
+        self.get(node, "/identities").await
+    }
+
+    /// Keeps the identity with this number out, or withdraws the invitation.
+    pub async fn revoke_identity(&self, node: NodeAddress, id: &str) -> Result<(), AdminError> {
+        self.send(node, Method::DELETE, &format!("/identities/{id}"), Vec::new()).await.map(drop)
+    }
+
     /// The node's points after `after`, in seconds since 1970; all without it.
     pub async fn history(&self, node: NodeAddress, after: Option<u64>) -> Result<NodeHistory, AdminError> {
         let query = after.map_or(String::new(), |after| format!("?after={after}"));

@@ -6,7 +6,6 @@
 use std::{
     collections::HashMap,
     collections::VecDeque,
-    convert::Infallible,
     io,
     net::SocketAddr,
     pin::Pin,
@@ -15,6 +14,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, stream::BoxStream};
 use http_body_util::BodyExt;
 use hyper::{
     HeaderMap, Method, Request, StatusCode,
@@ -25,7 +25,9 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use thiserror::Error;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::time::timeout;
+
+use crate::transport::Connector;
 
 /// Connections kept idle for each peer; more may be in use at a time.
 const IDLE_PER_PEER: usize = 8;
@@ -65,24 +67,35 @@ impl HttpAnswer {
 }
 
 pub struct HttpPool {
-    idle: Mutex<HashMap<SocketAddr, Vec<SendRequest<PieceBody>>>>,
+    connector: Connector,
+    idle: Mutex<HashMap<SocketAddr, Vec<SendRequest<RequestBody>>>>,
     max_answer_bytes: usize,
 }
 
 impl Default for HttpPool {
     fn default() -> Self {
-        Self { idle: Mutex::default(), max_answer_bytes: MAX_ANSWER_BYTES }
+        Self::over(Connector::Plain)
     }
 }
 
 impl HttpPool {
+    /// A pool of plain connections.
     pub fn new() -> Self {
         Self::default()
     }
 
+    pub fn over(connector: Connector) -> Self {
+        Self { connector, idle: Mutex::default(), max_answer_bytes: MAX_ANSWER_BYTES }
+    }
+
     /// A pool for short-lived commands, which may list everything that a node stores.
-    pub fn with_unlimited_answers() -> Self {
-        Self { max_answer_bytes: usize::MAX, ..Self::default() }
+    pub fn with_unlimited_answers(self) -> Self {
+        Self { max_answer_bytes: usize::MAX, ..self }
+    }
+
+    /// How this pool connects, for those who need connections of their own.
+    pub fn connector(&self) -> &Connector {
+        &self.connector
     }
 
     /// Sends `body` piece by piece and joins the answer. An idle connection that turns out closed is replaced.
@@ -110,6 +123,26 @@ impl HttpPool {
         self.request(address, Method::POST, path_and_query, HeaderMap::new(), body, deadline).await
     }
 
+    /// `POST` of a body that comes bit by bit and may be long, on a connection of its own.
+    pub async fn post_stream(
+        &self,
+        address: SocketAddr,
+        path_and_query: &str,
+        body: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
+        deadline: Duration,
+    ) -> Result<HttpAnswer, HttpClientError> {
+        let exchange = async {
+            let mut connection = connect(&self.connector, address).await?;
+            let body = RequestBody::Stream(Box::pin(body));
+            let request = build_request(address, &Method::POST, path_and_query, &HeaderMap::new(), body)?;
+            let response = connection.send_request(request).await;
+            let response =
+                response.map_err(|error| HttpClientError::Broken { address, reason: error_chain(&error) })?;
+            self.gather(address, connection, response).await
+        };
+        timeout(deadline, Box::pin(exchange)).await.unwrap_or(Err(HttpClientError::Deadline { address, deadline }))
+    }
+
     async fn exchange(
         &self,
         address: SocketAddr,
@@ -119,7 +152,7 @@ impl HttpPool {
         body: Vec<Bytes>,
     ) -> Result<HttpAnswer, HttpClientError> {
         while let Some(mut connection) = self.take_idle(address) {
-            let request = build_request(address, &method, path_and_query, &headers, body.clone())?;
+            let request = build_request(address, &method, path_and_query, &headers, RequestBody::pieces(body.clone()))?;
             match connection.try_send_request(request).await {
                 Ok(response) => return self.gather(address, connection, response).await,
                 // The peer closed the idle connection; nothing was sent.
@@ -129,14 +162,14 @@ impl HttpPool {
                 }
             }
         }
-        let mut connection = connect(address).await?;
-        let request = build_request(address, &method, path_and_query, &headers, body)?;
+        let mut connection = connect(&self.connector, address).await?;
+        let request = build_request(address, &method, path_and_query, &headers, RequestBody::pieces(body))?;
         let response = connection.send_request(request).await;
         let response = response.map_err(|error| HttpClientError::Broken { address, reason: error_chain(&error) })?;
         self.gather(address, connection, response).await
     }
 
-    fn take_idle(&self, address: SocketAddr) -> Option<SendRequest<PieceBody>> {
+    fn take_idle(&self, address: SocketAddr) -> Option<SendRequest<RequestBody>> {
         let mut idle = self.idle.lock();
         let connections = idle.get_mut(&address)?;
         std::iter::from_fn(|| connections.pop()).find(|connection| !connection.is_closed() && connection.is_ready())
@@ -145,7 +178,7 @@ impl HttpPool {
     async fn gather(
         &self,
         address: SocketAddr,
-        mut connection: SendRequest<PieceBody>,
+        mut connection: SendRequest<RequestBody>,
         response: hyper::Response<Incoming>,
     ) -> Result<HttpAnswer, HttpClientError> {
         let (parts, body) = response.into_parts();
@@ -158,7 +191,7 @@ impl HttpPool {
         Ok(HttpAnswer { status: parts.status, headers: parts.headers, body })
     }
 
-    fn return_idle(&self, address: SocketAddr, connection: SendRequest<PieceBody>) {
+    fn return_idle(&self, address: SocketAddr, connection: SendRequest<RequestBody>) {
         let mut idle = self.idle.lock();
         let connections = idle.entry(address).or_default();
         if connections.len() < IDLE_PER_PEER {
@@ -167,14 +200,13 @@ impl HttpPool {
     }
 }
 
-async fn connect(address: SocketAddr) -> Result<SendRequest<PieceBody>, HttpClientError> {
+async fn connect(connector: &Connector, address: SocketAddr) -> Result<SendRequest<RequestBody>, HttpClientError> {
     let failed = |kind, reason: String| HttpClientError::Connect { address, kind, reason };
     let broken = |error: &io::Error| failed(error.kind(), error.to_string());
-    let stream = timeout(CONNECT_DEADLINE, TcpStream::connect(address)).await;
+    let stream = timeout(CONNECT_DEADLINE, connector.connect(address)).await;
     let stream =
         stream.map_err(|_| failed(io::ErrorKind::TimedOut, format!("no answer within {CONNECT_DEADLINE:?}")))?;
     let stream = stream.map_err(|error| broken(&error))?;
-    stream.set_nodelay(true).map_err(|error| broken(&error))?;
     let handshake =
         http1::Builder::new().max_buf_size(READ_BUFFER_BYTES).writev(true).handshake(TokioIo::new(stream)).await;
     let (sender, connection) = handshake.map_err(|error| failed(io::ErrorKind::Other, error_chain(&error)))?;
@@ -188,13 +220,13 @@ fn build_request(
     method: &Method,
     path_and_query: &str,
     headers: &HeaderMap,
-    body: Vec<Bytes>,
-) -> Result<Request<PieceBody>, HttpClientError> {
+    body: RequestBody,
+) -> Result<Request<RequestBody>, HttpClientError> {
     let mut request = Request::builder()
         .method(method)
         .uri(path_and_query)
         .header(header::HOST, address.to_string())
-        .body(PieceBody(body.into()))
+        .body(body)
         .map_err(|error| HttpClientError::Broken { address, reason: error.to_string() })?;
     request.headers_mut().extend(headers.clone());
     Ok(request)
@@ -245,25 +277,40 @@ fn error_chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// A body of known length whose pieces are sent without being joined.
-struct PieceBody(VecDeque<Bytes>);
+enum RequestBody {
+    /// The length is known; the pieces are sent without being joined.
+    Pieces(VecDeque<Bytes>),
+    Stream(BoxStream<'static, io::Result<Bytes>>),
+}
 
-impl Body for PieceBody {
+impl RequestBody {
+    fn pieces(pieces: Vec<Bytes>) -> Self {
+        Self::Pieces(pieces.into())
+    }
+}
+
+impl Body for RequestBody {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = io::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(self.0.pop_front().map(|piece| Ok(Frame::data(piece))))
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        match &mut *self {
+            Self::Pieces(pieces) => Poll::Ready(pieces.pop_front().map(|piece| Ok(Frame::data(piece)))),
+            Self::Stream(stream) => stream.as_mut().poll_next(context).map_ok(Frame::data),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_empty()
+        matches!(self, Self::Pieces(pieces) if pieces.is_empty())
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.0.iter().map(|piece| piece.len() as u64).sum())
+        match self {
+            Self::Pieces(pieces) => SizeHint::with_exact(pieces.iter().map(|piece| piece.len() as u64).sum()),
+            Self::Stream(_) => SizeHint::default(),
+        }
     }
 }

@@ -16,6 +16,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use chordfs_identity::{CertificateAuthority, Fingerprint, IdentityError};
 use chordfs_types::operator::OperatorToken;
 
 /// The token's file in a node's data folder.
@@ -30,20 +31,48 @@ pub fn read_token(path: &Path) -> io::Result<OperatorToken> {
     text.parse().map_err(|expected| about(io::Error::new(io::ErrorKind::InvalidData, expected)))
 }
 
+/// The file with the ring's certificate authority, in a node's data folder.
+pub fn authority_path(data: &Path) -> PathBuf {
+    data.join("identity").join("authority.pem")
+}
+
+/// A node that runs on this machine, and whose files this user may read.
+pub struct LocalNode {
+    pub token: OperatorToken,
+    /// By which its ring is recognized; `None`: the ring has no identities.
+    pub authority: Result<Option<Fingerprint>, IdentityError>,
+}
+
 /// Finds the token of the node at `node` if it runs on this machine and this user may read it. A loopback address finds
 /// the only node with that port: it may listen on all addresses.
 pub fn find_token(node: SocketAddr) -> Option<OperatorToken> {
-    let folder = runtime_folder()?;
-    let exact = read_token(&link_path(&folder, node)).ok();
-    exact.or_else(|| if node.ip().is_loopback() { only_token_of_port(&folder, node.port()) } else { None })
+    Some(find_local_node(node)?.token)
 }
 
-fn only_token_of_port(folder: &Path, port: u16) -> Option<OperatorToken> {
+/// Like [`find_token`], with what else a program on this machine may know.
+pub fn find_local_node(node: SocketAddr) -> Option<LocalNode> {
+    let folder = runtime_folder()?;
+    let exact = read_local_node(&link_path(&folder, node));
+    exact.or_else(|| if node.ip().is_loopback() { only_node_with_port(&folder, node.port()) } else { None })
+}
+
+fn only_node_with_port(folder: &Path, port: u16) -> Option<LocalNode> {
     let end = format!(":{port}.operator-token");
     let links = fs::read_dir(folder).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
     let of_port = links.filter(|link| link.to_string_lossy().ends_with(&end));
-    let mut tokens = of_port.filter_map(|link| read_token(&link).ok());
-    tokens.next().filter(|_| tokens.next().is_none())
+    let mut nodes = of_port.filter_map(|link| read_local_node(&link));
+    nodes.next().filter(|_| nodes.next().is_none())
+}
+
+fn read_local_node(link: &Path) -> Option<LocalNode> {
+    let token = read_token(link).ok()?;
+    let data = fs::canonicalize(link).ok()?;
+    let authority = match CertificateAuthority::load(&authority_path(data.parent()?)) {
+        Ok(authority) => Ok(Some(authority.fingerprint())),
+        Err(IdentityError::File { error, .. }) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    };
+    Some(LocalNode { token, authority })
 }
 
 /// Links to the token of a node that starts. Returns the link; `None` if this user has no runtime folder.

@@ -42,7 +42,10 @@ pub fn names_of(change: &Change) -> Vec<(Ino, &EntryName)> {
         | Change::Configure { .. }
         | Change::AcceptOperatorToken { .. }
         | Change::RevokeOperatorToken { .. }
-        | Change::ResizePool { .. } => Vec::new(),
+        | Change::ResizePool { .. }
+        | Change::Invite { .. }
+        | Change::Admit { .. }
+        | Change::RevokeIdentity { .. } => Vec::new(),
     }
 }
 

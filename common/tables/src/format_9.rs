@@ -1,6 +1,6 @@
 //! The tables as snapshots of format 9 hold them: sessions do not say whether they may hold leases.
 //!
-//! Formats 7 to 11 begin with [`TablesBeforeConfig`] and differ in their sessions and in what follows, so each of them
+//! Formats 7 to 12 begin with [`TablesBeforeConfig`] and differ in their sessions and in what follows, so each of them
 //! is that type and its own ending: postcard writes a struct within a struct as if its fields stood there themselves.
 
 use std::{collections::VecDeque, sync::Arc};
@@ -22,7 +22,7 @@ use super::{
 /// Read whole, and then turned into [`Tables`].
 pub type TablesOfFormat9 = FormerTables<SessionRecordOfFormat9>;
 
-/// The tables of formats 9 to 11, which differ in their sessions.
+/// The tables of formats 9 to 11, which differ in their sessions; those of format 12 begin so.
 #[derive(Deserialize)]
 #[serde(bound = "S: Deserialize<'de> + Clone")]
 pub struct FormerTables<S: Clone> {
@@ -39,7 +39,7 @@ impl<S: Clone + Into<SessionRecord>> From<FormerTables<S>> for Tables {
     }
 }
 
-/// What formats 7 to 11 have in common.
+/// What formats 7 to 12 have in common.
 #[derive(Deserialize)]
 #[serde(bound = "S: Deserialize<'de> + Clone")]
 pub(super) struct TablesBeforeConfig<S: Clone> {
@@ -115,6 +115,7 @@ impl<S: Clone + Into<SessionRecord>> From<TablesBeforeConfig<S>> for Tables {
             operator_tokens: OrdMap::new(),
             pool_size: Arc::default(),
             logged_chunks: LoggedChunks::default(),
+            identities: Default::default(),
         }
     }
 }

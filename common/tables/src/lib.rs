@@ -18,9 +18,11 @@ mod entries;
 mod extents;
 mod format_10;
 mod format_11;
+mod format_12;
 mod format_8;
 mod format_9;
 mod id_jump;
+mod identities;
 mod links;
 mod logged_chunks;
 mod map;
@@ -57,8 +59,10 @@ pub use format_8::{ConfigOfFormat8, TablesOfFormat8};
 pub use format_9::TablesOfFormat9;
 pub use format_10::TablesOfFormat10;
 pub use format_11::TablesOfFormat11;
+pub use format_12::TablesOfFormat12;
 pub use id_jump::IdJump;
 use id_jump::SkippedRange;
+use identities::Identities;
 use imbl::OrdMap;
 use logged_chunks::LoggedChunks;
 use numbers::ChosenNumber;
@@ -119,6 +123,7 @@ pub struct Tables {
     operator_tokens: OrdMap<u64, AcceptedToken>,
     pool_size: Arc<PoolSize>,
     logged_chunks: LoggedChunks,
+    identities: Identities,
 }
 
 /// The result of applying one operation.
@@ -159,6 +164,7 @@ impl Tables {
             operator_tokens: OrdMap::new(),
             pool_size: Arc::default(),
             logged_chunks: LoggedChunks::default(),
+            identities: Identities::default(),
         }
     }
 
@@ -369,6 +375,9 @@ impl Transaction<'_> {
             Change::MakeNumbered { ino, file, parent, name, node } => {
                 self.make_numbered(ChosenNumber { ino: *ino, file }, *parent, name, node)
             }
+            Change::Invite { invitation } => self.invite(invitation),
+            Change::Admit { admission, key, expires } => self.admit(admission, *key, *expires),
+            Change::RevokeIdentity { id } => self.revoke_identity(*id),
         }
     }
 

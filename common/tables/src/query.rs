@@ -33,6 +33,8 @@ impl Tables {
             Query::RingConfig => Ok(Answer::RingConfig(self.config)),
             Query::OperatorTokens => Ok(Answer::OperatorTokens(self.operator_tokens())),
             Query::PoolSize => Ok(Answer::PoolSize((*self.pool_size).clone())),
+            Query::Identities => Ok(self.identities.list()),
+            Query::RevokedIdentities => Ok(Answer::RevokedIdentities(self.identities.revoked())),
             Query::LoggedChunks { ids } => Ok(self.logged_data(ids)),
         }
     }

@@ -12,6 +12,7 @@ mod config;
 mod contents;
 mod detached;
 mod id_jump;
+mod identities;
 mod logged_chunks;
 mod model;
 mod model_test;

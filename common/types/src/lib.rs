@@ -13,6 +13,7 @@ pub mod compare_api;
 pub mod disk_space;
 pub mod duration;
 pub mod fs_error;
+pub mod identity;
 pub mod ino;
 pub mod namespace;
 pub mod operator;

@@ -45,20 +45,20 @@ pub async fn run(args: ConfigArgs) -> anyhow::Result<String> {
         ConfigCommand::Show { node, json } => show(node, json).await,
         ConfigCommand::Set { node, settings } => set(node, &settings).await,
         ConfigCommand::ClearCache(node) => {
-            explained(node.client()?.clear_cache(node.address()).await)?;
+            explained(node.client().await?.clear_cache(node.address()).await)?;
             Ok("the nodes empty their caches within seconds\n".into())
         }
     }
 }
 
 async fn show(node: NodeArg, json: bool) -> anyhow::Result<String> {
-    let config = explained(admin_client().config(node.address()).await)?;
+    let config = explained(admin_client(node.address()).await?.config(node.address()).await)?;
     if json { Ok(serde_json::to_string_pretty(&config)? + "\n") } else { described(&config) }
 }
 
 async fn set(node: OperatorArg, settings: &[(String, String)]) -> anyhow::Result<String> {
     let body = to_json(settings);
-    described(&explained(node.client()?.set_config(node.address(), &body).await)?)
+    described(&explained(node.client().await?.set_config(node.address(), &body).await)?)
 }
 
 /// The reason alone, if the node gave one.

@@ -49,7 +49,7 @@ pub struct DrainArgs {
 
 /// Runs without a runtime: see [`report_on_interrupt`].
 pub fn run(args: DrainArgs) -> anyhow::Result<()> {
-    let (node, client) = (args.node.address(), args.node.client()?);
+    let (node, client) = (args.node.address(), runtime(None)?.block_on(args.node.client())?);
     if args.cancel {
         return write_out(&runtime(None)?.block_on(cancel(&client, node))?);
     }

@@ -4,6 +4,7 @@ pub mod autoscaler;
 pub mod check;
 pub mod config;
 pub mod drain;
+pub mod identities;
 mod interrupt;
 pub mod ls;
 mod mounts;

@@ -13,6 +13,7 @@ use storage_node::{
     check::{self, CheckArgs},
     config::{self, ConfigArgs},
     drain::{self, DrainArgs},
+    identities::{self, InviteArgs, RevokeArgs},
     ls,
     node_arg::{NodeArg, OperatorArg},
     output::{complain, runtime, write_out},
@@ -72,6 +73,13 @@ enum NodeCommand {
     PoolSize(PoolSizeArgs),
     /// Show the operator's token of this machine's node: with it one may change the ring, in a browser or by commands
     Token(TokenArgs),
+    /// Let somebody come into a ring with identities, once: prints a token. A mount takes it in place of its SOURCE, a
+    /// node in place of the address to join
+    Invite(InviteArgs),
+    /// List who is invited into a ring with identities, and whom it has let in
+    Identities(OperatorArg),
+    /// Keep an identity out of the ring, or withdraw an invitation
+    Revoke(RevokeArgs),
     /// Take a node out of the ring: it hands over its chunks, serves until that is done, then ends. Ctrl-C only stops
     /// watching the drain
     Drain(DrainArgs),
@@ -102,6 +110,9 @@ fn main() -> ExitCode {
         NodeCommand::Config(args) => print(config::run(args)),
         NodeCommand::PoolSize(args) => print(pool_size::run(args)),
         NodeCommand::Token(args) => print(token::run(args)),
+        NodeCommand::Invite(args) => print(identities::invite(args)),
+        NodeCommand::Identities(node) => print(identities::list(node)),
+        NodeCommand::Revoke(args) => print(identities::revoke(args)),
         NodeCommand::Drain(args) => drain::run(args),
         NodeCommand::Recover(args) => recover::run(args),
         NodeCommand::Rejoin(args) => rejoin::run(&args),

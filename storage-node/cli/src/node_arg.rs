@@ -9,10 +9,13 @@ use std::{
 };
 
 use anyhow::Context;
+use chordfs_identity::Role;
 use chordfs_net::{
     admin_client::AdminClient,
     http_pool::HttpPool,
     operator_token::{find_token, read_token},
+    ring_access::RingAccess,
+    transport::Connector,
 };
 use chordfs_types::ring_id::NodeAddress;
 use clap::Args;
@@ -49,12 +52,12 @@ impl OperatorArg {
     }
 
     /// A client that sends the token, if there is one: a node that needs it says so.
-    pub(crate) fn client(&self) -> anyhow::Result<AdminClient> {
+    pub(crate) async fn client(&self) -> anyhow::Result<AdminClient> {
         let token = match &self.token_file {
             Some(file) => Some(read_token(file).context("the operator's token")?),
             None => find_token(self.node.node),
         };
-        Ok(admin_client().with_token(token))
+        Ok(admin_client(self.address()).await?.with_token(token))
     }
 }
 
@@ -63,10 +66,17 @@ pub fn ring_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().or_else(|_| with_default()).map_err(|_| format!("{text:?} is neither IP:PORT nor an IP"))
 }
 
-pub(crate) fn admin_client() -> AdminClient {
-    admin_client_with(DEADLINE)
+pub(crate) async fn admin_client(node: NodeAddress) -> anyhow::Result<AdminClient> {
+    admin_client_with(node, DEADLINE).await
 }
 
-pub(crate) fn admin_client_with(deadline: Duration) -> AdminClient {
-    AdminClient::new(Arc::new(HttpPool::with_unlimited_answers()), deadline)
+pub(crate) async fn admin_client_with(node: NodeAddress, deadline: Duration) -> anyhow::Result<AdminClient> {
+    let pool = HttpPool::over(connector(node).await?).with_unlimited_answers();
+    Ok(AdminClient::new(Arc::new(pool), deadline))
+}
+
+/// How a command connects to the ring of a node.
+pub(crate) async fn connector(node: NodeAddress) -> anyhow::Result<Connector> {
+    let access = RingAccess::find(&[node.ring()], Role::Operator, "storage-node").await;
+    Ok(access.context("this command may not talk to the ring")?.connector().clone())
 }

@@ -60,14 +60,14 @@ pub async fn run(args: PoolSizeArgs) -> anyhow::Result<String> {
 }
 
 async fn show(node: &OperatorArg, json: bool) -> anyhow::Result<String> {
-    let text = node.client()?.pool_json(node.address()).await?;
+    let text = node.client().await?.pool_json(node.address()).await?;
     let status: PoolStatus =
         serde_json::from_str(&text).with_context(|| format!("the answer of {}", node.address()))?;
     if json { Ok(text + "\n") } else { Ok(described(&status)) }
 }
 
 async fn resize(node: &OperatorArg, request: PoolRequest, json: bool) -> anyhow::Result<String> {
-    let decided: PoolDecided = match node.client()?.resize_pool(node.address(), request).await {
+    let decided: PoolDecided = match node.client().await?.resize_pool(node.address(), request).await {
         Err(AdminError::Refused { text, .. }) => bail!("nothing was changed: {}", text.trim_end()),
         other => other?,
     };

@@ -8,9 +8,16 @@ use std::{
 
 #[cfg(feature = "aws")]
 use chordfs_aws::args::AwsArgs;
+use chordfs_identity::{IdentityError, InvitationToken};
 use chordfs_namespace::RootOwner;
-use chordfs_net::allocator::{self, TrimSchedule};
-use chordfs_node::lifecycle::{self, NodeConfig};
+use chordfs_net::{
+    allocator::{self, TrimSchedule},
+    transport::PlainNetworks,
+};
+use chordfs_node::{
+    identity::SecurityConfig,
+    lifecycle::{self, NodeConfig},
+};
 use chordfs_types::{duration, rate_limit::RateLimit};
 use clap::Args;
 
@@ -43,10 +50,13 @@ pub struct RunArgs {
     /// Port of the ring; files are served on the next port, administration on the one after it
     #[arg(long, default_value_t = 5057, value_parser = clap::value_parser!(u16).range(1..=65533))]
     port: u16,
-    /// Any member of the ring to join; may be repeated. Without it the node is a ring's first, unless its folder
-    /// remembers a ring [IP:PORT, or IP for port 5057]
-    #[arg(long, value_name = "ADDRESS", value_parser = ring_address)]
-    join: Vec<SocketAddr>,
+    /// Any member of the ring to join [IP:PORT, or IP for port 5057], or the token of an invitation; may be repeated.
+    /// Without it the node is a ring's first, unless its folder remembers a ring
+    #[arg(long, value_name = "ADDRESS", value_parser = join_target)]
+    join: Vec<JoinTarget>,
+    /// A file with the token of an invitation, which other users of the machine cannot see among the processes
+    #[arg(long, value_name = "FILE", env = "CHORDFS_INVITATION_FILE", value_parser = invitation_file)]
+    invitation_file: Option<InvitationToken>,
     /// Position on the ring, 0..2^32 [default: chosen so that the fullest node is relieved, then kept]
     #[arg(long)]
     id: Option<u32>,
@@ -81,6 +91,15 @@ pub struct RunArgs {
     /// number and ms, s, m, h or d]
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration::parse_positive)]
     restart_grace: Duration,
+    /// Give the ring identities: a node without a folder of its own yet makes the ring's certificate authority, or gets
+    /// a certificate from the ring it joins; all connections between nodes and mounts are encrypted then. A node that
+    /// joins has to run on the machine of a node whose files its user may read
+    #[arg(long, env = "CHORDFS_TLS")]
+    tls: bool,
+    /// With --tls: networks from which old scripts, foreign nodes and browsers may connect without encryption, as in
+    /// 127.0.0.0/8,10.1.2.3,fd00::/8; or `none`
+    #[arg(long, value_name = "NETWORKS", default_value = "127.0.0.0/8,::1")]
+    legacy: PlainNetworks,
     /// A name by which browsers and programs may call this node over HTTP, besides addresses and names such as
     /// `node1`, `*.local` and `*.internal`; repeatable
     #[arg(long, value_name = "NAME")]
@@ -111,6 +130,25 @@ impl RunArgs {
     }
 }
 
+/// What `--join` names.
+#[derive(Clone, Debug)]
+enum JoinTarget {
+    Node(SocketAddr),
+    Ring(InvitationToken),
+}
+
+fn join_target(text: &str) -> Result<JoinTarget, String> {
+    if InvitationToken::is_meant_by(text) {
+        return text.parse().map(JoinTarget::Ring).map_err(|error: IdentityError| error.to_string());
+    }
+    ring_address(text).map(JoinTarget::Node)
+}
+
+fn invitation_file(path: &str) -> Result<InvitationToken, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    text.parse().map_err(|error: IdentityError| error.to_string())
+}
+
 /// The volume of an instance is mounted here.
 const AWS_DATA: &str = "/var/lib/chordfs";
 
@@ -121,7 +159,6 @@ impl From<RunArgs> for NodeConfig {
         let data = args.data.unwrap_or_else(|| PathBuf::from(AWS_DATA));
         let mut config = NodeConfig::new(data, SocketAddr::new(ip, args.port));
         config.listen = args.listen;
-        config.join = args.join;
         config.id = args.id;
         config.zone = args.zone;
         config.found_namespace = args.found_namespace;
@@ -132,6 +169,15 @@ impl From<RunArgs> for NodeConfig {
         config.scrub.orphan_age = args.orphan_age;
         config.repair_rate = args.repair_rate;
         config.restart_grace = args.restart_grace;
+        let mut invitation = args.invitation_file;
+        for target in args.join {
+            match target {
+                JoinTarget::Node(address) => config.join.push(address),
+                JoinTarget::Ring(token) => invitation = Some(token),
+            }
+        }
+        config.join.extend(invitation.iter().flat_map(|token| token.nodes.iter().copied()));
+        config.security = SecurityConfig { identities: args.tls, invitation, plain: args.legacy };
         config.host_names = args.host_name;
         config.peer_memory_bytes = (args.peer_memory << 20) as usize;
         config.history_period = args.history_period;

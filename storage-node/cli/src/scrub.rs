@@ -24,7 +24,7 @@ const REPAIR_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Scrubs the node and returns the report. Errors: also if damaged chunks remain, with the report as text.
 pub async fn scrub(args: OperatorArg) -> anyhow::Result<String> {
-    let (node, client) = (args.address(), args.client()?);
+    let (node, client) = (args.address(), args.client().await?);
     let bar = progress::of_bytes("scrub");
     let begun = client.begin_scrub(node).await?;
     let status = wait_for_pass(&client, node, begun.pass, &bar).await?;

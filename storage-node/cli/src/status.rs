@@ -41,7 +41,7 @@ pub fn run(node: NodeAddress, json: bool, one: bool) -> ExitCode {
 }
 
 async fn ring(node: NodeAddress, json: bool) -> anyhow::Result<(String, HealthLevel)> {
-    let client = admin_client_with(DEADLINE);
+    let client = admin_client_with(node, DEADLINE).await?;
     // Both at once: either may take some seconds when nodes are dead.
     let (text, sessions) = tokio::join!(client.ring_json(node), client.sessions(node));
     let text = text?;
@@ -51,7 +51,7 @@ async fn ring(node: NodeAddress, json: bool) -> anyhow::Result<(String, HealthLe
 }
 
 async fn one_node(node: NodeAddress, json: bool) -> anyhow::Result<(String, HealthLevel)> {
-    let text = admin_client_with(DEADLINE).status_json(node).await?;
+    let text = admin_client_with(node, DEADLINE).await?.status_json(node).await?;
     let status: NodeStatus = serde_json::from_str(&text).with_context(|| format!("the answer of {node}"))?;
     let health = Health::judge(&HealthFacts::of_node(node.ring(), &status));
     let text = if json { text + "\n" } else { describe(node, &status, &health).context("cannot write the status")? };

@@ -62,7 +62,7 @@ fn show(node: NodeArg, data: Option<PathBuf>) -> anyhow::Result<String> {
 }
 
 async fn list(node: NodeArg) -> anyhow::Result<String> {
-    let tokens = admin_client().tokens(node.address()).await?;
+    let tokens = admin_client(node.address()).await?.tokens(node.address()).await?;
     let mut out = format!("{:<18} {:<22} {:<8} since\n", "node uid", "node", "token");
     for token in &tokens {
         let text = |name: &str| token[name].as_str().unwrap_or("-");
@@ -79,7 +79,7 @@ fn since(token: &Value) -> String {
 }
 
 async fn revoke(node: OperatorArg, uid: &str) -> anyhow::Result<String> {
-    match node.client()?.revoke_token(node.address(), uid).await {
+    match node.client().await?.revoke_token(node.address(), uid).await {
         Ok(()) => Ok("revoked: within seconds no node accepts this token\n".into()),
         Err(AdminError::Refused { text, .. }) => bail!("nothing was revoked: {}", text.trim_end()),
         Err(error) => Err(error.into()),

@@ -163,7 +163,7 @@ impl Namespace {
 
     /// Carries out a call of `calls::NAMESPACE` by the mount at the other end of `peer`, and returns the response.
     pub async fn handle(&self, peer: &RpcPeer, request: &[u8]) -> Vec<u8> {
-        self.services.requests.handle(peer, request).await.into()
+        self.services.requests.handle(peer, peer.caller(), request).await.into()
     }
 
     /// Stops all tasks; this node stays a member. When this returns the folder may be opened again.

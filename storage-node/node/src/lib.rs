@@ -11,6 +11,8 @@
 //! | `scrub` | damaged records and orphans |
 //! | `config` | the ring's configuration on this node, and its cache of chunks |
 //! | `operator` | who may change the ring: tokens, the check of requests, log-in |
+//! | `identity` | this node's certificate, and those that it issues |
+//! | `access` | who may make which call |
 //! | `node` | the calls on 5057, and the status of this node |
 //! | `status` | the status of the whole ring |
 //! | `pool_size` | how many nodes there shall be: deciding it, and showing it beside those that there are |
@@ -20,6 +22,7 @@
 //! | `drain` | leaving the ring while still serving |
 //! | `lifecycle` | assembles the node: start, join, serve, stop |
 
+mod access;
 mod blocking;
 pub mod config;
 pub mod console;
@@ -28,6 +31,7 @@ pub mod driver;
 pub mod files;
 pub mod history;
 pub mod http;
+pub mod identity;
 pub mod lifecycle;
 pub mod mutual_exclusion;
 pub mod node;

@@ -28,7 +28,8 @@ use tracing::debug;
 use self::unresponsive::UnresponsiveNodes;
 use crate::{
     ring_wire,
-    rpc::{RpcClient, RpcError, Value},
+    rpc::{Dialer, RpcClient, RpcError, Value},
+    transport::Connector,
 };
 
 /// A walk round the ring ends after this many nodes, whatever the answers say.
@@ -53,6 +54,7 @@ pub enum RouteError {
 type KnownMember = Box<dyn Fn() -> Option<SocketAddr> + Send + Sync>;
 
 pub struct Router {
+    dialer: Arc<dyn Dialer>,
     table: Mutex<RouteTable>,
     nodes: Vec<SocketAddr>,
     member: OnceLock<KnownMember>,
@@ -64,9 +66,15 @@ pub struct Router {
 }
 
 impl Router {
-    /// `nodes` are ring addresses of any members, to begin with. `deadline` bounds one call.
+    /// `nodes` are ring addresses of any members, to begin with. `deadline` bounds one call. Connects plainly.
     pub fn new(nodes: Vec<SocketAddr>, deadline: Duration) -> Self {
+        Self::over(Arc::new(Connector::Plain), nodes, deadline)
+    }
+
+    /// Like `new`, over connections that `dialer` makes.
+    pub fn over(dialer: Arc<dyn Dialer>, nodes: Vec<SocketAddr>, deadline: Duration) -> Self {
         Self {
+            dialer,
             table: Mutex::default(),
             nodes,
             member: OnceLock::new(),
@@ -226,7 +234,7 @@ impl Router {
         let client = match known {
             Some(client) => client,
             None => {
-                let client = RpcClient::connect(address, self.deadline, None).await;
+                let client = RpcClient::dial(&*self.dialer, address, self.deadline).await;
                 let client = client.inspect_err(|_| self.unresponsive.lock().insert(address, Instant::now()))?;
                 self.connections.lock().insert(address, client.clone());
                 client

@@ -26,10 +26,10 @@ use tracing::{debug, trace};
 use super::{
     Notification, RpcError, RpcLimits, Value,
     codec::{RpcMessage, StreamError},
-    dialer::{DialedStream, Dialer, TcpDialer},
+    dialer::{DialedStream, Dialer},
     wire::{MessageReader, write_queued},
 };
-use crate::tasks;
+use crate::{tasks, transport::Connector};
 
 /// Messages that may wait for the writer. A call beyond this number waits, within its deadline.
 const QUEUE_MESSAGES: usize = 1024;
@@ -63,16 +63,16 @@ enum NotificationSink {
 }
 
 impl RpcClient {
-    /// Connects to a peer, whose notifications are sent to `notifications`, if given, in order with the responses.
-    /// While that channel is full the connection is not read, so its receiver must not wait for a call on the same
-    /// connection.
+    /// Connects plainly to a peer, whose notifications are sent to `notifications`, if given, in order with the
+    /// responses. While that channel is full the connection is not read, so its receiver must not wait for a call on
+    /// the same connection.
     pub async fn connect(
         address: SocketAddr,
         deadline: Duration,
         notifications: Option<mpsc::Sender<Notification>>,
     ) -> Result<Self, RpcError> {
         let sink = notifications.map_or(NotificationSink::Nowhere, NotificationSink::Channel);
-        Self::connect_to(&TcpDialer, address, deadline, sink).await
+        Self::connect_to(&Connector::Plain, address, deadline, sink).await
     }
 
     /// Like `connect`, but runs `handler` on each notification, before any response after it is delivered. It must not
@@ -82,7 +82,12 @@ impl RpcClient {
         deadline: Duration,
         handler: impl FnMut(Notification) + Send + 'static,
     ) -> Result<Self, RpcError> {
-        Self::connect_over(&TcpDialer, address, deadline, handler).await
+        Self::connect_over(&Connector::Plain, address, deadline, handler).await
+    }
+
+    /// Connects by `dialer` to a peer whose notifications do not matter.
+    pub async fn dial(dialer: &dyn Dialer, address: SocketAddr, deadline: Duration) -> Result<Self, RpcError> {
+        Self::connect_to(dialer, address, deadline, NotificationSink::Nowhere).await
     }
 
     /// Like `connect_with_handler`, on a connection that `dialer` makes.

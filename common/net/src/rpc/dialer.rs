@@ -1,14 +1,13 @@
-//! How a connection to a node is made: over TCP in a program, over anything that carries bytes in a simulation.
+//! How a connection to a node is made: by a [`Connector`] in a program, over anything that carries bytes in a
+//! simulation.
 
 use std::{fmt::Debug, io, net::SocketAddr};
 
 use futures_util::future::BoxFuture;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::wire::configure_socket;
+use crate::transport::Connector;
 
 /// The two halves of a connection.
 pub struct DialedStream {
@@ -21,16 +20,13 @@ pub trait Dialer: Debug + Send + Sync {
     fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<DialedStream>>;
 }
 
-#[derive(Clone, Copy, Debug)]
-pub struct TcpDialer;
-
-impl Dialer for TcpDialer {
+impl Dialer for Connector {
     fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<DialedStream>> {
         Box::pin(async move {
-            let stream = TcpStream::connect(address).await?;
-            configure_socket(&stream)?;
-            let (read, write) = stream.into_split();
-            Ok(DialedStream { read: Box::new(read), write: Box::new(write) })
+            let connection = Connector::connect(self, address).await?;
+            configure_socket(connection.socket())?;
+            let (read, write) = connection.into_halves();
+            Ok(DialedStream { read, write })
         })
     }
 }

@@ -20,7 +20,7 @@ mod wire;
 mod tests;
 
 pub use client::RpcClient;
-pub use dialer::{DialedStream, Dialer, TcpDialer};
+pub use dialer::{DialedStream, Dialer};
 pub use server::{RpcPeer, RpcService, serve, serve_stream, serve_within};
 
 #[derive(Clone, Debug, Error)]

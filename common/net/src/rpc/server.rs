@@ -33,8 +33,11 @@ use super::{
     dialer::DialedStream,
     wire::{MessageReader, Outgoing, configure_socket, write_queued},
 };
-use crate::limits::{
-    ByteBudget, ByteClass, ByteReservation, ConnectionLimiter, ConnectionLimits, ConnectionPlace, RequestMark,
+use crate::{
+    limits::{
+        ByteBudget, ByteClass, ByteReservation, ConnectionLimiter, ConnectionLimits, ConnectionPlace, RequestMark,
+    },
+    transport::{Acceptor, RemoteCaller},
 };
 
 /// Notifications that may be queued for a peer that reads slowly.
@@ -69,6 +72,7 @@ pub struct RpcPeer(Arc<PeerConnection>);
 
 struct PeerConnection {
     address: SocketAddr,
+    caller: RemoteCaller,
     connection_id: u64,
     queue: mpsc::Sender<QueuedFrame>,
     closed: CancellationToken,
@@ -95,6 +99,11 @@ impl Outgoing for QueuedFrame {
 impl RpcPeer {
     pub fn address(&self) -> SocketAddr {
         self.0.address
+    }
+
+    /// The one that made the connection.
+    pub fn caller(&self) -> &RemoteCaller {
+        &self.0.caller
     }
 
     /// Unique among all connections of this process.
@@ -137,20 +146,21 @@ impl RpcPeer {
     }
 }
 
-/// Like [`serve_within`], with a budget of its own.
+/// Like [`serve_within`], for plain connections of anyone and with a budget of its own.
 pub async fn serve<S: RpcService>(
     listener: TcpListener,
     service: Arc<S>,
     limits: RpcLimits,
     shutdown: CancellationToken,
 ) {
-    serve_within(listener, service, limits, ByteBudget::default(), shutdown).await;
+    serve_within(listener, Acceptor::default(), service, limits, ByteBudget::default(), shutdown).await;
 }
 
 /// Serves until `shutdown`; requests take their memory from `budget`. Returns when the requests under way are answered,
 /// at the latest after a few seconds.
 pub async fn serve_within<S: RpcService>(
     listener: TcpListener,
+    acceptor: Acceptor,
     service: Arc<S>,
     limits: RpcLimits,
     budget: ByteBudget,
@@ -160,7 +170,7 @@ pub async fn serve_within<S: RpcService>(
     let server = Arc::new(RpcServer::new(service, limits, budget, shutdown.clone()));
     while let Some(accepted) = shutdown.run_until_cancelled(listener.accept()).await {
         match accepted {
-            Ok((stream, address)) => server.admit(stream, address, &tasks),
+            Ok((stream, address)) => server.admit(stream, address, acceptor.clone(), &tasks),
             Err(error) => {
                 warn_limited!(%error, "cannot accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -182,7 +192,7 @@ pub async fn serve_stream<S: RpcService>(
 ) {
     let server = Arc::new(RpcServer::new(service, limits, ByteBudget::default(), shutdown));
     let place = server.connections.admit(address.ip(), true).expect("it is the first connection");
-    let (connection, writer) = RpcConnection::new(server, address, stream.write, place);
+    let (connection, writer) = RpcConnection::new(server, address, RemoteCaller::Unchecked, stream.write, place);
     connection.run(stream.read, writer).await;
 }
 
@@ -202,7 +212,7 @@ impl<S: RpcService> RpcServer<S> {
         Self { service, limits, connections, budget, shutdown }
     }
 
-    fn admit(self: &Arc<Self>, stream: TcpStream, address: SocketAddr, tasks: &TaskTracker) {
+    fn admit(self: &Arc<Self>, stream: TcpStream, address: SocketAddr, acceptor: Acceptor, tasks: &TaskTracker) {
         let is_trusted = address.ip().is_loopback() || self.service.is_neighbour(address.ip());
         let place = match self.connections.admit(address.ip(), is_trusted) {
             Ok(place) => place,
@@ -211,13 +221,29 @@ impl<S: RpcService> RpcServer<S> {
                 return;
             }
         };
-        if let Err(error) = configure_socket(&stream) {
-            debug!(peer = %address, %error, "connection lost");
-            return;
-        }
-        let (read, write) = stream.into_split();
-        let (connection, writer) = RpcConnection::new(self.clone(), address, write, place);
-        tasks.spawn(connection.run(read, writer));
+        let server = self.clone();
+        tasks.spawn(async move {
+            let accepted = tokio::select! {
+                accepted = acceptor.accept(stream, address.ip()) => accepted,
+                () = server.shutdown.cancelled() => return,
+                () = place.lost(server.limits.idle_timeout) => {
+                    debug!(peer = %address, "closing a connection on which nothing came");
+                    return;
+                }
+            };
+            let accepted = accepted.and_then(|accepted| configure_socket(accepted.0.socket()).map(|()| accepted));
+            match accepted {
+                Ok((connection, caller)) => {
+                    let (read, write) = connection.into_halves();
+                    let (connection, writer) = RpcConnection::new(server, address, caller, write, place);
+                    connection.run(read, writer).await;
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                    warn_limited!(peer = %address, %error, "refusing a connection");
+                }
+                Err(error) => debug!(peer = %address, %error, "connection lost"),
+            }
+        });
     }
 }
 
@@ -234,13 +260,14 @@ impl<S: RpcService> RpcConnection<S> {
     fn new(
         server: Arc<RpcServer<S>>,
         address: SocketAddr,
+        caller: RemoteCaller,
         stream: impl AsyncWrite + Send + Unpin,
         place: Arc<ConnectionPlace>,
     ) -> (Self, impl Future<Output = ()> + Send) {
         let (queue, waiting) = mpsc::channel(server.limits.max_calls_in_flight + QUEUE_NOTIFICATIONS);
         let connection_id = LAST_CONNECTION_ID.fetch_add(1, Ordering::Relaxed) + 1;
         let closed = CancellationToken::new();
-        let peer = RpcPeer(Arc::new(PeerConnection { address, connection_id, queue, closed }));
+        let peer = RpcPeer(Arc::new(PeerConnection { address, caller, connection_id, queue, closed }));
         let finish = CancellationToken::new();
         let writer = run_writer(peer.clone(), write_queued(stream, waiting, finish.clone()));
         let calls = Arc::new(Semaphore::new(server.limits.max_calls_in_flight));
@@ -254,6 +281,7 @@ impl<S: RpcService> RpcConnection<S> {
             let result = tokio::select! {
                 () = self.peer.closed() => Ok(()),
                 () = self.server.shutdown.cancelled() => Ok(()),
+                () = self.peer.caller().expired() => Ok(()),
                 () = self.place.lost(self.server.limits.idle_timeout) => {
                     debug!(peer = %self.peer.address(), "closing an idle connection");
                     Ok(())

@@ -21,7 +21,7 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::*;
-use crate::limits::ByteBudget;
+use crate::{limits::ByteBudget, transport::Acceptor};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -80,7 +80,8 @@ async fn served_within(limits: RpcLimits, budget: ByteBudget) -> Served {
         most_running: AtomicUsize::new(0),
     });
     let shutdown = CancellationToken::new();
-    let done = tokio::spawn(serve_within(listener, fake.clone(), limits, budget, shutdown.clone()));
+    let done =
+        tokio::spawn(serve_within(listener, Acceptor::default(), fake.clone(), limits, budget, shutdown.clone()));
     Served { address, fake, shutdown: shutdown.clone(), done, _stop: shutdown.drop_guard() }
 }
 

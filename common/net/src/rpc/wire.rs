@@ -163,7 +163,7 @@ pub(super) async fn write_queued<W: AsyncWrite + Unpin, M: Outgoing>(
             }
         };
         if count == 0 {
-            return stream.shutdown().await;
+            return timeout(WRITE_DEADLINE, stream.shutdown()).await?;
         }
         write_batch(&mut stream, &batch, &mut gathered).await?;
         batch.clear();
@@ -186,7 +186,7 @@ async fn write_batch<W: AsyncWrite + Unpin, M: Outgoing>(
     }
     write(stream, gathered).await?;
     gathered.clear();
-    Ok(())
+    timeout(WRITE_DEADLINE, stream.flush()).await?
 }
 
 async fn write<W: AsyncWrite + Unpin>(stream: &mut W, bytes: &[u8]) -> std::io::Result<()> {

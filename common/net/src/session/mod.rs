@@ -26,8 +26,9 @@ use crate::{
     backoff::Backoff,
     chunk_client::ChunkReferences,
     operation,
-    rpc::{Dialer, RpcError, TcpDialer},
+    rpc::{Dialer, RpcError},
     tasks,
+    transport::Connector,
 };
 
 mod acknowledgement;
@@ -98,11 +99,11 @@ struct SessionInner {
 }
 
 impl Session {
-    /// Opens a session.
+    /// Opens a session over plain connections.
     ///
     /// Errors: `NoQuorum` if the leader cannot be found by the deadline.
     pub async fn open(options: SessionOptions) -> Result<(Self, mpsc::UnboundedReceiver<SessionEvent>), FsError> {
-        Self::open_over(Arc::new(TcpDialer), options).await
+        Self::open_over(Arc::new(Connector::Plain), options).await
     }
 
     /// Like `open`, over connections that `dialer` makes.

@@ -224,7 +224,10 @@ impl Model {
             Change::Configure { .. }
             | Change::AcceptOperatorToken { .. }
             | Change::RevokeOperatorToken { .. }
-            | Change::ResizePool { .. } => {
+            | Change::ResizePool { .. }
+            | Change::Invite { .. }
+            | Change::Admit { .. }
+            | Change::RevokeIdentity { .. } => {
                 unreachable!("tests of their own test these; they touch no other table")
             }
             Change::FoundRoot { uid, gid } => {

@@ -6,11 +6,13 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    identities::{AdmissionReason, Invitation, KeyHash},
     pool_size::PoolStep,
     values::{Attr, EntryName, Extent, FileKind, InoBlock, SessionId, Time, VersionBlock},
 };
 use crate::{
     chunk::{ChunkId, ChunkRun, FileName, Version},
+    identity::{Identity, IdentityId},
     ino::Ino,
     operator::TokenHash,
     ring_config::RingConfig,
@@ -268,6 +270,27 @@ pub enum Change {
         /// Those that the log does not keep are skipped.
         chunks: Vec<ChunkId>,
     },
+    /// Lets somebody come in once. Answered with `Done`.
+    Invite {
+        /// Its number and its hash are new.
+        invitation: Invitation,
+    },
+    /// Notes that somebody gets a certificate. Answered with `Admitted`; refused with `NotPermitted` if nothing allows
+    /// it any longer.
+    Admit {
+        /// What allows it.
+        admission: AdmissionReason,
+        /// The key that is certified.
+        key: KeyHash,
+        /// When the certificate expires.
+        expires: Time,
+    },
+    /// Makes all nodes refuse somebody, or withdraws an invitation. Answered with `Done`; `NoEntry` if there is
+    /// neither.
+    RevokeIdentity {
+        /// The number of the identity, or of the one that was invited.
+        id: IdentityId,
+    },
 }
 
 impl Change {
@@ -520,4 +543,6 @@ pub enum Reply {
     },
     /// To `AllocateInos`.
     Inos(InoBlock),
+    /// To `Admit`: who is to be certified.
+    Admitted(Identity),
 }

@@ -6,6 +6,7 @@
 //! entry.
 
 mod change;
+mod identities;
 mod messages;
 mod pool_size;
 mod query;
@@ -15,6 +16,9 @@ pub use self::{
     change::{
         Change, ChunkWrite, Commit, DiscardedRuns, LoggedChunk, MAX_COLLECTED_RUNS, MAX_COMMIT_DATA, MAX_COMMIT_RUNS,
         MAX_HOLDS, NamespaceOp, NewNode, OpId, RenameMode, Reply, SetAttr, Truncate,
+    },
+    identities::{
+        AdmissionReason, Invitation, InvitationHash, KeyHash, KnownIdentity, MAX_IDENTITIES, MAX_INVITATIONS,
     },
     messages::{
         ClientReport, DecodeError, FeedEvent, FeedMessage, Granted, LEASE, Request, Response, SessionRequests,

@@ -5,11 +5,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     change::LoggedChunk,
+    identities::{Invitation, KnownIdentity},
     pool_size::PoolSize,
     values::{AcceptedToken, Attr, EntryName, Extent},
 };
 use crate::{
     chunk::{ChunkId, ChunkRun, FileName},
+    identity::IdentityId,
     ino::Ino,
     ring_config::RingConfig,
 };
@@ -94,6 +96,10 @@ pub enum Query {
         /// At most [`PAGE_ITEMS`].
         ids: Vec<ChunkId>,
     },
+    /// The open invitations, and the identities that the ring has let in.
+    Identities,
+    /// The identities that no node lets in any longer.
+    RevokedIdentities,
 }
 
 /// The result of a [`Query`] that was not refused.
@@ -161,6 +167,15 @@ pub enum Answer {
     PoolSize(PoolSize),
     /// To `LoggedChunks`: those of the chunks that the log keeps, as many as fit into one answer.
     LoggedChunks(Vec<LoggedChunk>),
+    /// To `Identities`, by their numbers.
+    Identities {
+        /// At most [`MAX_INVITATIONS`](super::MAX_INVITATIONS).
+        invitations: Vec<Invitation>,
+        /// At most [`MAX_IDENTITIES`](super::MAX_IDENTITIES).
+        known: Vec<KnownIdentity>,
+    },
+    /// To `RevokedIdentities`, by their numbers.
+    RevokedIdentities(Vec<IdentityId>),
 }
 
 /// A file's extents, ascending; one page of them for a long file.

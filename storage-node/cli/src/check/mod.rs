@@ -37,7 +37,7 @@ use self::{
     peers::CheckPeers,
 };
 use crate::{
-    node_arg::NodeArg,
+    node_arg::{NodeArg, connector},
     output::{complain, runtime, write_out},
     progress::{self, ProgressBar},
 };
@@ -134,7 +134,7 @@ impl RingCheck {
     async fn new(options: CheckOptions, bar: ProgressBar) -> Result<Self> {
         let report = CheckReport { verified: options.verify, ..CheckReport::default() };
         let mut check = Self {
-            peers: CheckPeers::new(options.node, bar),
+            peers: CheckPeers::new(options.node, connector(options.node).await?, bar),
             options,
             holder_map: HolderMap::default(),
             batch: Vec::new(),

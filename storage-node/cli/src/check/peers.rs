@@ -13,6 +13,7 @@ use chordfs_net::{
     admin_client::AdminClient,
     http_pool::HttpPool,
     rpc::{RpcClient, Value},
+    transport::Connector,
 };
 use chordfs_types::{
     admin::RingStatus,
@@ -42,6 +43,7 @@ const READ_CHUNKS: usize = 1024;
 
 pub(super) struct CheckPeers {
     node: NodeAddress,
+    connector: Connector,
     pool: Arc<HttpPool>,
     leader: Option<(SocketAddr, RpcClient)>,
     /// Nodes that may know the leader, asked in turn.
@@ -53,9 +55,9 @@ pub(super) struct CheckPeers {
 
 impl CheckPeers {
     /// `node`: any member of the ring.
-    pub(super) fn new(node: NodeAddress, bar: ProgressBar) -> Self {
-        let pool = Arc::new(HttpPool::new());
-        Self { node, pool, leader: None, leader_candidates: vec![node.ring()], turn: 0, bar }
+    pub(super) fn new(node: NodeAddress, connector: Connector, bar: ProgressBar) -> Self {
+        let pool = Arc::new(HttpPool::over(connector.clone()));
+        Self { node, connector, pool, leader: None, leader_candidates: vec![node.ring()], turn: 0, bar }
     }
 
     /// The ring as the named node sees it.
@@ -110,7 +112,8 @@ impl CheckPeers {
         if self.leader.as_ref().is_some_and(|(known, client)| *known == address && !client.is_closed()) {
             return;
         }
-        self.leader = RpcClient::connect(address, TRY_DEADLINE, None).await.ok().map(|client| (address, client));
+        let client = RpcClient::dial(&self.connector, address, TRY_DEADLINE).await;
+        self.leader = client.ok().map(|client| (address, client));
     }
 
     /// Each node's copies of the chunks listed for it; all nodes are asked at the same time.

@@ -6,8 +6,8 @@
 //! GET  /raft/identity                                             answer: JSON, see [`MemberIdentity`]
 //! ```
 //! A message names its addressee. A node with another id (it lost its disk, and with it its promises), or of another
-//! namespace, answers 421, which Raft treats as an unreachable member. Snapshots go through reqwest, because they are
-//! streamed from disk; all other messages go through the pool, which keeps its connections.
+//! namespace, answers 421, which Raft treats as an unreachable member. Snapshots are streamed from disk on
+//! connections of their own; all other messages share the kept connections of the pool.
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -70,14 +70,13 @@ pub(crate) struct Network {
     uid: u64,
     id: Arc<NamespaceId>,
     pool: Arc<HttpPool>,
-    streams: reqwest::Client,
     /// How long a member may take to answer any message except a snapshot.
     deadline: Duration,
 }
 
 impl Network {
     pub(crate) fn new(uid: u64, id: Arc<NamespaceId>, pool: Arc<HttpPool>, deadline: Duration) -> Self {
-        Self { uid, id, pool, streams: reqwest::Client::new(), deadline }
+        Self { uid, id, pool, deadline }
     }
 
     /// Asks the node at `admin` for its identity.
@@ -170,16 +169,14 @@ impl MemberClient {
         snapshot: Snapshot,
         deadline: Duration,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        let url = format!("http://{}{}", self.address, self.path("snapshot").map_err(StreamingError::Unreachable)?);
-        let body = reqwest::Body::wrap_stream(snapshot_body(vote, snapshot));
-        let broken = |error: reqwest::Error| StreamingError::Unreachable(Unreachable::new(&error));
-        let answer = self.network.streams.post(url).timeout(deadline).body(body).send().await.map_err(broken)?;
-        let status = answer.status();
-        let bytes = answer.bytes().await.map_err(broken)?;
-        if status != StatusCode::OK {
-            return Err(refused(self.address, status, &String::from_utf8_lossy(&bytes)).into());
+        let path = self.path("snapshot").map_err(StreamingError::Unreachable)?;
+        let body = snapshot_body(vote, snapshot);
+        let answer = self.network.pool.post_stream(self.address, &path, body, deadline).await;
+        let answer = answer.map_err(|error| StreamingError::Unreachable(Unreachable::new(&error)))?;
+        if answer.status != StatusCode::OK {
+            return Err(refused(self.address, answer.status, &answer.text()).into());
         }
-        unpack(&bytes).map_err(|reason| {
+        unpack(&answer.body).map_err(|reason| {
             StreamingError::Network(NetworkError::from_string(format!(
                 "{} answered a snapshot: {reason}",
                 self.address

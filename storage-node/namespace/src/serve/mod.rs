@@ -4,6 +4,7 @@
 //! | file | what |
 //! |---|---|
 //! | `requests.rs` | requests of mounts |
+//! | `access.rs` | which role may send which request |
 //! | `raft_api.rs` | Raft messages of other members |
 //! | `leases.rs` | suspending and closing sessions that are silent |
 //! | `lease_expiry.rs` | ending what silent mounts may remember |
@@ -14,6 +15,7 @@
 //! | `placement.rs`, `placement_plan.rs` | storing chunks whose data is in the log on their holders; which ones next |
 //! | `root_owner.rs` | the owner of a new namespace's root directory |
 
+mod access;
 mod deletions;
 pub(crate) mod garbage;
 pub(crate) mod lease_expiry;

@@ -1,9 +1,15 @@
 //! Requests of mounts: the leader carries them out, and the other nodes return its address.
 
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 
 use bytes::Bytes;
 use chordfs_history::latency::LatencyMeter;
+use chordfs_net::transport::RemoteCaller;
 use chordfs_types::{
     fs_error::FsError,
     namespace::{
@@ -20,7 +26,7 @@ use openraft::{
 use tokio::time::{timeout, timeout_at};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::lease_waits::LeaseWaits;
+use super::{access, lease_waits::LeaseWaits};
 use crate::{
     answer_terms::{AnswerTerms, Wait},
     raft::{
@@ -54,10 +60,20 @@ pub(crate) struct RequestHandler {
 }
 
 impl RequestHandler {
-    pub(crate) async fn handle<C: FeedConnection + Clone>(&self, peer: &C, request: &[u8]) -> Bytes {
+    pub(crate) async fn handle<C: FeedConnection + Clone>(
+        &self,
+        peer: &C,
+        caller: &RemoteCaller,
+        request: &[u8],
+    ) -> Bytes {
         let began = Instant::now();
-        self.feed.renew(peer.id(), began);
         let request = decode(request);
+        if let Ok(request) = &request
+            && let Err(error) = access::check(caller, request, SystemTime::now())
+        {
+            return encode(&refusal(request, error));
+        }
+        self.feed.renew(peer.id(), began);
         let is_operation = request.as_ref().is_ok_and(may_open_a_file);
         // With an acknowledgement a lease may end that a file was opened under.
         if is_operation || matches!(request, Ok(Request::Acknowledge { .. })) {
@@ -321,7 +337,10 @@ enum NotLogged {
 /// A node asks for the ring's settings every few seconds, which must not make it look as if it opened files.
 fn may_open_a_file(request: &Request) -> bool {
     match request {
-        Request::Query(query) => !matches!(query, Query::RingConfig | Query::OperatorTokens | Query::PoolSize),
+        Request::Query(query) => !matches!(
+            query,
+            Query::RingConfig | Query::OperatorTokens | Query::PoolSize | Query::Identities | Query::RevokedIdentities
+        ),
         request => matches!(request, Request::Apply(_) | Request::ApplyList(_)),
     }
 }
@@ -373,6 +392,15 @@ fn with_refused(
 fn with_wait(mut result: EntryResult, wait: Option<Wait>) -> EntryResult {
     result.terms.waits.extend(wait);
     result
+}
+
+/// A refusal as the sender of this request expects its answer.
+fn refusal(request: &Request, error: FsError) -> Response {
+    match request {
+        Request::Apply(_) => Response::Applied(Err(error), Granted::default()),
+        Request::ApplyList(ops) => Response::AppliedList(vec![Err(error); ops.len()], Granted::default()),
+        _ => Response::refused(error),
+    }
 }
 
 fn unavailable(reason: impl Into<String>) -> Response {

@@ -22,7 +22,9 @@ use std::{
 };
 
 use chordfs_files::rename_durably;
-use chordfs_tables::{ConfigOfFormat8, Tables, TablesOfFormat8, TablesOfFormat9, TablesOfFormat10, TablesOfFormat11};
+use chordfs_tables::{
+    ConfigOfFormat8, Tables, TablesOfFormat8, TablesOfFormat9, TablesOfFormat10, TablesOfFormat11, TablesOfFormat12,
+};
 use chordfs_types::ring_config::RingConfig;
 use nix::fcntl::{FallocateFlags, fallocate};
 use openraft::StoredMembership;
@@ -31,7 +33,9 @@ use super::log_file::{damaged, other_format};
 use crate::raft_types::{LogId, SnapshotMeta};
 
 const MAGIC: [u8; 4] = *b"CFrs";
-const SNAPSHOT_FORMAT: u32 = 12;
+const SNAPSHOT_FORMAT: u32 = 13;
+/// Its tables end before the identities.
+const FORMAT_WITHOUT_IDENTITIES: u32 = 12;
 /// Its tables end before the chunks whose data is logged.
 const FORMAT_WITHOUT_DATA: u32 = 11;
 /// Its sessions end before the inode numbers.
@@ -208,6 +212,7 @@ fn read_tables(format: u32, tables: &[u8]) -> Result<Tables, postcard::Error> {
         FORMAT_WITHOUT_LEASES => postcard::from_bytes::<TablesOfFormat9>(tables).map(Tables::from),
         FORMAT_WITHOUT_INOS => postcard::from_bytes::<TablesOfFormat10>(tables).map(Tables::from),
         FORMAT_WITHOUT_DATA => postcard::from_bytes::<TablesOfFormat11>(tables).map(Tables::from),
+        FORMAT_WITHOUT_IDENTITIES => postcard::from_bytes::<TablesOfFormat12>(tables).map(Tables::from),
         _ => postcard::from_bytes(tables),
     }
 }
@@ -396,13 +401,17 @@ mod tests {
     }
 
     #[test]
-    fn snapshots_of_formats_7_to_11_are_read_and_their_sessions_may_hold_leases() {
+    fn snapshots_of_formats_7_to_12_are_read_and_their_sessions_may_hold_leases() {
         let tables = tables_in_use();
         let config = config_of(&tables);
         let bytes = postcard::to_stdvec(&tables).unwrap();
-        assert_eq!(read(12, &bytes), (true, Some(tables.clone())));
+        assert_eq!(read(13, &bytes), (true, Some(tables.clone())));
+        // No invitation and no identity.
+        let of_format_12 = &bytes[..bytes.len() - 2];
+        assert_eq!(read(12, of_format_12), (true, Some(tables.clone())));
+        assert_eq!(read(13, of_format_12), (true, None), "its tables are cut off");
         // No chunk, none that was replaced, and no bytes of either.
-        let of_format_11 = &bytes[..bytes.len() - 4];
+        let of_format_11 = &of_format_12[..of_format_12.len() - 4];
         assert_eq!(read(11, of_format_11), (true, Some(tables.clone())));
         assert_eq!(read(12, of_format_11), (true, None), "its tables are cut off");
         assert_eq!(read(10, TABLES_OF_FORMAT_10), (true, Some(tables.clone())));
@@ -422,7 +431,7 @@ mod tests {
         assert_eq!(read_tables.map(|tables| tables.session_descriptions().count()), Some(1));
         assert_eq!(read(8, of_format_7), (true, None), "its tables are cut off");
         assert_eq!(read(6, of_format_7), (false, None));
-        assert_eq!(read(13, &bytes), (false, None));
+        assert_eq!(read(14, &bytes), (false, None));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use chordfs_net::{
     http_pool::HttpPool,
     rpc::{RpcLimits, RpcPeer, RpcService, Value, serve},
+    transport::RemoteCaller,
 };
 use chordfs_types::{
     chunk::ChunkRun,
@@ -111,7 +112,7 @@ impl Node {
     }
 
     pub(super) async fn ask(&self, peer: &Peer, request: Request) -> Response {
-        let answer = self.namespace.services.requests.handle(peer, &encode(&request)).await;
+        let answer = self.namespace.services.requests.handle(peer, &RemoteCaller::Unchecked, &encode(&request)).await;
         decode(&answer).unwrap()
     }
 }

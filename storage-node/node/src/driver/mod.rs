@@ -25,6 +25,7 @@ use std::{
 };
 
 use chordfs_log::{info_limited, warn_limited};
+use chordfs_net::transport::Connector;
 use chordfs_ring::{Action, Event, JoinError, NoRoute, Ring, RingRoute, RingSettings, Tag};
 use chordfs_types::{
     placement::Zone,
@@ -75,6 +76,8 @@ pub struct DriverSettings {
     pub kill: Option<CancellationToken>,
     /// The ring sends nothing until this is cancelled, because the node cannot answer calls before that.
     pub silent_until: Option<CancellationToken>,
+    /// How this node connects to others.
+    pub connector: Connector,
     /// Returns what this node holds now.
     pub load: Arc<dyn Fn() -> Load + Send + Sync>,
 }
@@ -91,6 +94,7 @@ impl DriverSettings {
             id: None,
             kill: None,
             silent_until: None,
+            connector: Connector::Plain,
             load: Arc::new(|| Load::Holds(0)),
         }
     }
@@ -163,7 +167,7 @@ impl Driver {
         let (outcomes, outcome) = mpsc::unbounded_channel();
         let (commands, command) = mpsc::channel(QUEUE_COMMANDS);
         let (view, seen) = watch::channel(ring.neighbours());
-        let peers = RingPeers::new(settings.call_deadline, outcomes.clone());
+        let peers = RingPeers::new(settings.connector.clone(), settings.call_deadline, outcomes.clone());
         let (every, silent) = (settings.stabilize_every, settings.silent_until.clone());
         let (storage_nodes, kept) = watch::channel(ring.neighbours());
         let handle = RingHandle::new(RingHandleState::new(

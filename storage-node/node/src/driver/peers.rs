@@ -16,7 +16,10 @@ use std::{
     time::Duration,
 };
 
-use chordfs_net::rpc::{RpcClient, RpcError, Value};
+use chordfs_net::{
+    rpc::{RpcClient, RpcError, Value},
+    transport::Connector,
+};
 use chordfs_ring::{
     CallFailure, Event, Message, RingAnswer, RingRequest,
     foreign::{self, ForeignCall, ForeignConversation, ForeignOutcome, ForeignReply},
@@ -35,6 +38,7 @@ use super::wire::{self, own};
 pub(super) struct RingPeers(Arc<RingPeersInner>);
 
 struct RingPeersInner {
+    connector: Connector,
     peers: Mutex<HashMap<SocketAddr, Arc<RingPeer>>>,
     /// Whether each peer proved to be foreign when it was last sent a call that only storage nodes know.
     foreign: Mutex<HashMap<SocketAddr, bool>>,
@@ -53,9 +57,10 @@ struct RingPeer {
 }
 
 impl RingPeers {
-    pub(super) fn new(call_deadline: Duration, events: mpsc::UnboundedSender<Event>) -> Self {
+    pub(super) fn new(connector: Connector, call_deadline: Duration, events: mpsc::UnboundedSender<Event>) -> Self {
         let closed = AtomicBool::new(false);
         Self(Arc::new(RingPeersInner {
+            connector,
             peers: Mutex::default(),
             foreign: Mutex::default(),
             call_deadline,
@@ -167,7 +172,7 @@ impl RingPeers {
 
     async fn client(&self, peer: &Arc<RingPeer>) -> Result<RpcClient, RpcError> {
         let connect = || async {
-            let client = RpcClient::connect(peer.address, self.0.call_deadline, None).await?;
+            let client = RpcClient::dial(&self.0.connector, peer.address, self.0.call_deadline).await?;
             self.watch(peer.clone(), client.clone());
             Ok(client)
         };

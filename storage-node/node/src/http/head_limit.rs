@@ -14,10 +14,8 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use chordfs_net::transport::Connection;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::answer_room::AnswerRoom;
 
@@ -56,7 +54,7 @@ impl Drop for CountedRequest {
 }
 
 pub(super) struct HeadLimitedStream {
-    stream: TcpStream,
+    stream: Connection,
     requests: RequestCount,
     answers: AnswerRoom,
     /// Bytes that were read since the last request.
@@ -65,7 +63,7 @@ pub(super) struct HeadLimitedStream {
 }
 
 impl HeadLimitedStream {
-    pub(super) fn new(stream: TcpStream, requests: RequestCount, answers: AnswerRoom) -> Self {
+    pub(super) fn new(stream: Connection, requests: RequestCount, answers: AnswerRoom) -> Self {
         Self { stream, requests, answers, read_bytes: 0, discarded_bytes: None }
     }
 
@@ -101,7 +99,9 @@ impl AsyncRead for HeadLimitedStream {
         }
         let room = MAX_READ_BYTES - this.read_bytes;
         if room == 0 {
-            let _ = this.stream.try_write(TOO_LARGE); // A client that reads nothing gets no answer.
+            // A client that reads nothing gets no answer.
+            let _ = Pin::new(&mut this.stream).poll_write(context, TOO_LARGE);
+            let _ = Pin::new(&mut this.stream).poll_flush(context);
             this.discarded_bytes = Some(0);
             return this.poll_discard(context).map(Err);
         }

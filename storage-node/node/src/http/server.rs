@@ -2,14 +2,23 @@
 //! request head is cut off, a stop lets running requests end, and buffers are large enough for batches of chunks. The
 //! number of connections is limited: a further one takes the place of the idlest, or waits if all have requests.
 
-use std::{future::Future, io, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     Router,
     middleware::{from_fn, from_fn_with_state},
 };
 use chordfs_log::warn_limited;
-use chordfs_net::limits::{ConnectionLimiter, ConnectionLimits, ConnectionPlace, ConnectionRefusal};
+use chordfs_net::{
+    limits::{ConnectionLimiter, ConnectionLimits, ConnectionPlace, ConnectionRefusal},
+    transport::{Acceptor, Connection},
+};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -32,6 +41,8 @@ pub type IsNeighbour = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
 #[derive(Clone)]
 pub struct ServerOptions {
+    /// Takes TLS or plain connections.
+    pub acceptor: Acceptor,
     /// Connections served at a time. Each takes a file descriptor, of which the process has a limited number.
     pub max_connections: usize,
     /// Connections of one address, which is neither this machine's own nor a neighbour's.
@@ -53,6 +64,7 @@ pub struct ServerOptions {
 impl Default for ServerOptions {
     fn default() -> Self {
         Self {
+            acceptor: Acceptor::default(),
             max_connections: 4096,
             max_per_address: 512,
             is_neighbour: Arc::new(|_| false),
@@ -90,11 +102,10 @@ pub async fn serve(listener: TcpListener, router: Router, options: ServerOptions
             accepted = accept(&listener, &places, &options) => accepted,
         };
         match accepted {
-            Ok((stream, place)) => {
+            Ok((accepted, place)) => {
                 let answers = AnswerRoom::new(options.answers.clone());
-                let router = TowerToHyperService::new(router.clone());
-                let service = TrackedService::new(router, place.clone(), answers.clone());
-                let connection = serve_connection(stream, service, options.clone(), stopping.clone());
+                let marks = (place.clone(), answers.clone());
+                let connection = serve_accepted(accepted, router.clone(), marks, options.clone(), stopping.clone());
                 let idle_timeout = options.head_silence + MIN_IDLE;
                 connections.spawn(async move {
                     tokio::select! {
@@ -120,11 +131,11 @@ async fn accept(
     listener: &TcpListener,
     places: &ConnectionLimiter,
     options: &ServerOptions,
-) -> io::Result<(TcpStream, Arc<ConnectionPlace>)> {
+) -> io::Result<((TcpStream, SocketAddr), Arc<ConnectionPlace>)> {
     loop {
         let (stream, peer) = listener.accept().await?;
         match find_place(places, peer.ip(), options).await {
-            Ok(place) => return Ok((stream, place)),
+            Ok(place) => return Ok(((stream, peer), place)),
             Err(refusal) => warn_limited!(%peer, %refusal, "refusing a connection: too many are open"),
         }
     }
@@ -144,15 +155,46 @@ async fn find_place(
     }
 }
 
-async fn serve_connection(
-    stream: TcpStream,
-    service: TrackedService<TowerToHyperService<Router>>,
+/// Finds out who has connected, then serves the requests.
+async fn serve_accepted(
+    (stream, peer): (TcpStream, SocketAddr),
+    router: Router,
+    (place, answers): (Arc<ConnectionPlace>, AnswerRoom),
     options: ServerOptions,
     stopping: CancellationToken,
 ) {
     if let Err(error) = set_options(&stream, options.write_silence) {
         debug!(%error, "cannot set the options of a connection");
     }
+    let accepted = stopping.run_until_cancelled(options.acceptor.accept(stream, peer.ip())).await;
+    match accepted {
+        None => {}
+        Some(Ok((connection, caller))) => {
+            let service = TrackedService::new(TowerToHyperService::new(router), caller.clone(), place, answers);
+            // A certificate that expires stops the connection as a stop of the node does: after the requests under way.
+            let ends = stopping.child_token();
+            tokio::select! {
+                () = serve_connection(connection, service, options, ends.clone()) => {}
+                () = async {
+                    caller.expired().await;
+                    ends.cancel();
+                    std::future::pending().await
+                } => {}
+            }
+        }
+        Some(Err(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
+            warn_limited!(%peer, %error, "refusing a connection");
+        }
+        Some(Err(error)) => debug!(%peer, %error, "a connection ended before its first request"),
+    }
+}
+
+async fn serve_connection(
+    stream: Connection,
+    service: TrackedService<TowerToHyperService<Router>>,
+    options: ServerOptions,
+    stopping: CancellationToken,
+) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(options.head_silence)

@@ -1,10 +1,13 @@
 //! Records from when to when a request is under way on a connection, from its head to the last byte of its answer: for
-//! the server's table of connections, and for the limit on heads.
+//! the server's table of connections, and for the limit on heads. Tells the routes who has connected.
 
 use std::sync::Arc;
 
 use axum::body::Body;
-use chordfs_net::limits::{ConnectionPlace, RequestMark};
+use chordfs_net::{
+    limits::{ConnectionPlace, RequestMark},
+    transport::RemoteCaller,
+};
 use futures_util::future::BoxFuture;
 use hyper::{Request, Response, body::Incoming, service::Service};
 
@@ -17,14 +20,15 @@ use super::{
 #[derive(Clone)]
 pub(super) struct TrackedService<S> {
     service: S,
+    caller: RemoteCaller,
     answers: AnswerRoom,
     place: Arc<ConnectionPlace>,
     requests: RequestCount,
 }
 
 impl<S> TrackedService<S> {
-    pub(super) fn new(service: S, place: Arc<ConnectionPlace>, answers: AnswerRoom) -> Self {
-        Self { service, answers, place, requests: RequestCount::default() }
+    pub(super) fn new(service: S, caller: RemoteCaller, place: Arc<ConnectionPlace>, answers: AnswerRoom) -> Self {
+        Self { service, caller, answers, place, requests: RequestCount::default() }
     }
 
     pub(super) fn answers(&self) -> AnswerRoom {
@@ -49,6 +53,7 @@ where
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(self.answers.clone());
+        request.extensions_mut().insert(self.caller.clone());
         let marks = RequestMarks((self.place.begin_request(), self.requests.begin()));
         let response = self.service.call(request);
         Box::pin(async move { Ok(response.await?.map(|body| ObservedBody::new(body, marks))) })

@@ -11,7 +11,7 @@ use chordfs_net::limits::ByteBudget;
 use chordfs_store::StoreOptions;
 use chordfs_types::rate_limit::RateLimit;
 
-use crate::scrub;
+use crate::{identity::SecurityConfig, scrub};
 
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
@@ -29,6 +29,8 @@ pub struct NodeConfig {
     /// Gets the root directory if this node founds a namespace.
     pub root_owner: RootOwner,
     pub store: StoreOptions,
+    /// The identity of the node, and the connections that it takes without one.
+    pub security: SecurityConfig,
     /// The names, besides addresses and private names, by which browsers and programs may call this node.
     pub host_names: Vec<String>,
     /// The most bytes that the node holds of what is arriving from mounts, other nodes and programs.
@@ -67,6 +69,7 @@ impl NodeConfig {
             found_namespace: false,
             root_owner: RootOwner { uid: nix::unistd::getuid().as_raw(), gid: nix::unistd::getgid().as_raw() },
             store: StoreOptions::default(),
+            security: SecurityConfig::default(),
             host_names: Vec::new(),
             peer_memory_bytes: ByteBudget::DEFAULT_BYTES,
             allow_kill: false,

@@ -3,7 +3,11 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use chordfs_net::{http_pool::HttpPool, router::Router};
+use chordfs_net::{
+    http_pool::HttpPool,
+    router::Router,
+    transport::{Acceptor, Connector},
+};
 use chordfs_store::{DataFolder, Store, StoreOptions};
 use chordfs_types::{placement::Zone, ring_id::RingId};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -13,6 +17,7 @@ use super::{config::NodeConfig, load::load};
 use crate::{
     blocking::with_store,
     driver::{self, DriverSettings, RingHandle},
+    identity::{NodeIdentity, RevokedIdentities, identity_of},
     node::{disk_watch::DiskWatch, stage::Stage},
     replica::{copy_traffic::CopyTraffic, departure::Departure, peer::Peers},
 };
@@ -23,6 +28,11 @@ pub(super) struct Core {
     pub folder: DataFolder,
     pub store: Arc<Store>,
     pub disk: Arc<DiskWatch>,
+    /// `None`: the ring has no identities.
+    pub identity: Option<Arc<NodeIdentity>>,
+    pub revoked: RevokedIdentities,
+    /// How this node connects to others.
+    pub connector: Connector,
     pub pool: Arc<HttpPool>,
     pub peers: Peers,
     pub ring: RingHandle,
@@ -41,14 +51,21 @@ pub(super) struct Core {
 
 impl Core {
     pub(super) async fn open(config: NodeConfig, folder: DataFolder) -> Result<Self> {
+        let NodeConfig { address, join, security, join_deadline, .. } = &config;
+        let identity = identity_of(&folder, *address, join, security, *join_deadline).await?.map(Arc::new);
+        let connector = identity.as_ref().map_or(Connector::Plain, |identity| Connector::over(identity.tls()));
+        let revoked =
+            identity.as_ref().map(|_| RevokedIdentities::load(folder.path().join("identity").join("revoked")));
+        let revoked = revoked.unwrap_or_default();
         let store = open_store(&folder, config.store.clone()).await?;
-        let pool = Arc::new(HttpPool::new());
+        let pool = Arc::new(HttpPool::over(connector.clone()));
         let peers = Peers::new(pool.clone(), config.peer_deadline);
         let (traffic, departure) = (Arc::new(CopyTraffic::new(config.repair_rate)), Arc::new(Departure::default()));
         let (stop, killed, answering) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let settings = DriverSettings {
             load: load(&store, &traffic, &departure),
             silent_until: Some(answering.clone()),
+            connector: connector.clone(),
             ..driver_settings(&config, &folder, &killed)
         };
         let ring = driver::start(settings, config.address, stop.clone()).await?;
@@ -58,6 +75,9 @@ impl Core {
             folder,
             store,
             disk,
+            identity,
+            revoked,
+            connector,
             pool,
             peers,
             ring,
@@ -73,7 +93,14 @@ impl Core {
 
     /// Makes a router. Every user has its own, because what one user learns must not affect another.
     pub(super) fn router(&self) -> Arc<Router> {
-        Arc::new(Router::new(vec![self.config.address], self.config.look_up_deadline))
+        let dialer = Arc::new(self.connector.clone());
+        Arc::new(Router::over(dialer, vec![self.config.address], self.config.look_up_deadline))
+    }
+
+    /// Takes the connections of others.
+    pub(super) fn acceptor(&self) -> Acceptor {
+        let plain = &self.config.security.plain;
+        self.identity.as_ref().map_or_else(Acceptor::default, |identity| Acceptor::over(identity.tls(), plain.clone()))
     }
 
     pub(super) async fn sync_store(&self) {

@@ -14,6 +14,7 @@ use chordfs_net::{
 
 use super::{core::Core, host::HostEnvironment, ports::Ports, services::Services};
 use crate::{
+    access::{Plane, checked},
     config::{self, ConfigEditor},
     console::{self, ConsoleOptions, OperatorForms, RingSource},
     drain::{self, Drain, DrainContext, DrainSettings},
@@ -30,6 +31,7 @@ use crate::{
         pool_events::PoolEvents,
         server::{self, IsNeighbour, ServerOptions},
     },
+    identity::{self, NodeIdentity},
     node::{admin::LocalAdmin, arc_hand_over::ArcHandOver, ring_port::RingPort},
     operator,
     pool_size::{self, PoolEditor},
@@ -49,7 +51,7 @@ pub(super) struct Planes {
 impl Planes {
     pub(super) fn build(core: &Core, services: &Services, host: Option<Arc<dyn HostEnvironment>>) -> Result<Self> {
         let (namespace, departure) = (services.namespace.clone(), core.departure.clone());
-        let ring = RingPort { ring: core.ring.clone(), namespace, departure };
+        let ring = RingPort { ring: core.ring.clone(), namespace, departure, revoked: core.revoked.clone() };
         let drain = Drain::new(drain_context(core, services), DrainSettings::default());
         let requests = Arc::<RequestMeters>::default();
         let service = file_service(core, services);
@@ -68,12 +70,27 @@ impl Planes {
         let names = core.config.host_names.clone().into();
         let ring = core.ring.clone();
         let is_neighbour: IsNeighbour = Arc::new(move |address| ring.is_neighbour(address));
-        let options = ServerOptions { names, bodies, answers, is_neighbour, ..ServerOptions::default() };
+        let acceptor = core.acceptor();
+        let options = ServerOptions {
+            acceptor: acceptor.clone(),
+            names,
+            bodies,
+            answers,
+            is_neighbour,
+            ..ServerOptions::default()
+        };
         let stopped = || stop.clone().cancelled_owned();
         let (ring, limits) = (Arc::new(self.ring), RpcLimits::default());
-        tasks.spawn(rpc::serve_within(ports.ring.listen()?, ring, limits, budget, stop.clone()));
-        tasks.spawn(server::serve(ports.files.listen()?, self.files, options.clone(), stopped()));
-        tasks.spawn(server::serve(ports.admin.listen()?, self.admin, options, stopped()));
+        tasks.spawn(rpc::serve_within(ports.ring.listen()?, acceptor, ring, limits, budget, stop.clone()));
+        let (files, admin) = match &core.identity {
+            None => (self.files, self.admin),
+            Some(_) => {
+                let revoked = || core.revoked.clone();
+                (checked(self.files, Plane::Files, revoked()), checked(self.admin, Plane::Admin, revoked()))
+            }
+        };
+        tasks.spawn(server::serve(ports.files.listen()?, files, options.clone(), stopped()));
+        tasks.spawn(server::serve(ports.admin.listen()?, admin, options, stopped()));
         core.answering.cancel();
         Ok(self.drain)
     }
@@ -117,6 +134,7 @@ fn admin_plane(
         .merge(pool_size::routes(forms.pool.clone()))
         .merge(console::form_routes(forms.clone()))
         .merge(drain::routes(drain.clone()))
+        .merge(registry_routes(core, services))
         .merge(operator::routes(session));
     let router = admin_router(node, metrics, AdminOptions { health, ..AdminOptions::default() })
         .merge(host_routes)
@@ -137,9 +155,22 @@ fn admin_plane(
             core.stop.clone(),
         ))
         .merge(drain::peer_routes(drain.clone()))
+        .merge(identity_routes(core, services))
         .merge(operator::login_routes(services.operators.clone()))
         .merge(operator::guarded(of_operators, &services.operators));
     Ok(router)
+}
+
+fn identity_routes(core: &Core, services: &Services) -> Router {
+    let session = || Arc::new(services.session.clone());
+    let routes = |own: &Arc<NodeIdentity>| identity::routes(own.clone(), services.operators.clone(), session());
+    core.identity.as_ref().map_or_else(Router::new, routes)
+}
+
+fn registry_routes(core: &Core, services: &Services) -> Router {
+    let session = || Arc::new(services.session.clone());
+    let routes = |own: &Arc<NodeIdentity>| identity::operator_routes(own, session(), core.ring.clone());
+    core.identity.as_ref().map_or_else(Router::new, routes)
 }
 
 fn operator_forms(core: &Core, services: &Services, files: FileService, survey: RingSurvey) -> OperatorForms {

@@ -57,8 +57,13 @@ impl Services {
         tasks.spawn(compact(store.clone(), config.compact_period, stop.clone()));
         let session = Arc::new(self.session);
         tasks.spawn(self.config.run(session.clone(), stop.clone()));
-        tasks.spawn(self.operators.run(session, stop.clone()));
-        tasks.spawn(keep_open(config.address, self.opened, self.files_read, stop.clone()));
+        tasks.spawn(self.operators.run(session.clone(), stop.clone()));
+        if let Some(identity) = &core.identity {
+            tasks.spawn(identity.clone().keep_valid(session.clone(), stop.clone()));
+            tasks.spawn(core.revoked.clone().run(session.clone(), stop.clone()));
+        }
+        let dialer = Arc::new(core.connector.clone());
+        tasks.spawn(keep_open(dialer, config.address, self.opened, self.files_read, stop.clone()));
     }
 }
 

@@ -7,6 +7,7 @@ use chordfs_log::info_limited;
 use chordfs_net::{
     chunk_client::ChunkReferences,
     clients::NamespaceClient,
+    rpc::Dialer,
     session::{Session, SessionEvent, SessionOptions},
 };
 use chordfs_types::{
@@ -91,6 +92,7 @@ fn handle_event(session: &Session, read: &Arc<FilesRead>, event: SessionEvent) {
 /// Opens the session, and retries until the namespace answers: a node may start long before its peers.
 /// Files that lose their names while this node sends them are held.
 pub async fn keep_open(
+    dialer: Arc<dyn Dialer>,
     own: SocketAddr,
     opened: watch::Sender<Option<Session>>,
     read: Arc<FilesRead>,
@@ -100,7 +102,8 @@ pub async fn keep_open(
         // Scripts and browsers are answered by the namespace, never from a lease.
         let options =
             SessionOptions { holds_leases: false, ..SessionOptions::new(vec![own], format!("storage-node {own}")) };
-        let session = tokio::select! { session = Session::open(options) => session, () = stop.cancelled() => return };
+        let opening = Session::open_over(dialer.clone(), options);
+        let Some(session) = stop.run_until_cancelled(opening).await else { return };
         match session {
             Ok((session, mut feed)) => {
                 let files = read.clone();

@@ -7,7 +7,9 @@ use chordfs_net::rpc::{RpcPeer, RpcService, Value};
 use chordfs_types::namespace::calls;
 
 use crate::{
+    access::may_call,
     driver::{RingHandle, own, ring_call},
+    identity::RevokedIdentities,
     replica::departure::Departure,
 };
 
@@ -16,6 +18,7 @@ pub struct RingPort {
     pub ring: RingHandle,
     pub namespace: Namespace,
     pub departure: Arc<Departure>,
+    pub(crate) revoked: RevokedIdentities,
 }
 
 impl RingPort {
@@ -32,6 +35,12 @@ impl RingPort {
 
 impl RpcService for RingPort {
     async fn call(&self, peer: &RpcPeer, method: String, params: Vec<Value>) -> Result<Value, Value> {
+        if let Err(refusal) = may_call(peer.caller(), &method, &self.revoked) {
+            if self.revoked.contain(peer.caller()) {
+                peer.close(); // It would go on receiving what the namespace tells its session.
+            }
+            return Err(refusal.into());
+        }
         if method == calls::NAMESPACE {
             let [Value::Binary(request)] = &params[..] else {
                 return Err(format!("{method} takes one binary").into());

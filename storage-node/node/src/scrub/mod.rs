@@ -39,6 +39,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::report::unix_now_secs;
+pub(crate) use self::routes::NAMESPACE_PATH;
 use self::{
     namespace_marker::NamespaceMarker, orphans::Orphans, pass::PassReader, repair::DamageRepair, report::Report,
 };

@@ -11,7 +11,7 @@ use chordfs_types::admin::ScrubStatus;
 
 use super::Scrub;
 
-pub(super) const NAMESPACE_PATH: &str = "/scrub/namespace";
+pub(crate) const NAMESPACE_PATH: &str = "/scrub/namespace";
 
 pub(super) fn routes(scrub: Scrub) -> Router {
     Router::new().route("/scrub", get(status).post(begin)).route(NAMESPACE_PATH, get(namespace)).with_state(scrub)

@@ -21,13 +21,15 @@ mod rule_tests;
 mod simulation_tests;
 mod source;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
+use chordfs_identity::Role;
 use chordfs_net::{
     admin_client::{AdminClient, AdminError},
     http_pool::HttpPool,
     operator_token::{find_token, read_token},
+    ring_access::RingAccess,
 };
 use chordfs_types::{
     admin::{NodeLine, PoolNodes, RingNodeState, RingStatus, ScalerDecision},
@@ -71,7 +73,10 @@ pub struct Autoscaler {
 pub async fn run(config: Autoscaler, source: Box<dyn MissRateSource>) -> Result<()> {
     let catch = |kind| signal(kind).context("cannot catch signals");
     let (mut terminate, mut interrupt) = (catch(SignalKind::terminate())?, catch(SignalKind::interrupt())?);
-    let client = AdminClient::new(Arc::new(HttpPool::new()), DEADLINE);
+    let nodes: Vec<SocketAddr> = config.join.iter().map(|node| node.ring()).collect();
+    let access = RingAccess::find(&nodes, Role::Operator, "autoscaler").await.context("the ring")?;
+    let client = AdminClient::new(Arc::new(HttpPool::over(access.connector().clone())), DEADLINE);
+    tokio::spawn(access.keep_valid(move || nodes.clone()));
     let members = KnownNodes::new(client.clone(), config.join.clone());
     let mut process = ScalerProcess { config, client, members, source, said: None };
     info!(period = ?process.config.period, cooldown = ?process.config.cooldown, "watches the ring");

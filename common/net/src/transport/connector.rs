@@ -1,0 +1,49 @@
+//! Making a connection to a node.
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use chordfs_identity::{Fingerprint, IdentityError, Tls, pinned_client};
+use rustls::{ClientConfig, pki_types::ServerName};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::connection::Connection;
+
+/// Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub enum Connector {
+    /// For rings without identities.
+    #[default]
+    Plain,
+    /// Accepts only nodes of the ring.
+    Ring(Tls),
+    /// For a newcomer: accepts only nodes of one ring, and shows no certificate.
+    Pinned(Arc<ClientConfig>),
+}
+
+impl Connector {
+    pub fn over(tls: &Tls) -> Self {
+        Self::Ring(tls.clone())
+    }
+
+    /// For a newcomer without a certificate, which knows the ring by the fingerprint of its authority.
+    pub fn pinned(authority: Fingerprint) -> Result<Self, IdentityError> {
+        Ok(Self::Pinned(Arc::new(pinned_client(authority)?)))
+    }
+
+    /// Connects without a deadline; the caller sets one.
+    pub async fn connect(&self, address: SocketAddr) -> io::Result<Connection> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let config = match self {
+            Self::Plain => return Ok(Connection::Plain(stream)),
+            Self::Ring(tls) => tls.client(),
+            Self::Pinned(config) => config.clone(),
+        };
+        // Sessions are resumed by this name, so each node has another: its verifier does not look at it.
+        let name = format!("{}-{}", address.ip(), address.port()).replace([':', '.', '%'], "-");
+        let name = ServerName::try_from(format!("n{name}")).map_err(io::Error::other)?;
+        let stream = TlsConnector::from(config).connect(name, stream).await?;
+        Ok(Connection::Tls(Box::new(stream.into())))
+    }
+}

@@ -1,0 +1,118 @@
+use std::{
+    net::SocketAddr,
+    time::{Duration, SystemTime},
+};
+
+use chordfs_identity::{CertificateAuthority, NewKey, Role, Tls, Validity, new_identity};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    time::timeout,
+};
+
+use super::*;
+
+const SOON: Duration = Duration::from_secs(10);
+
+fn tls(authority: &CertificateAuthority, role: Role) -> Tls {
+    let (key, identity) = (NewKey::generate().unwrap(), new_identity(role, "somebody", None).unwrap());
+    let validity = Validity::starting(SystemTime::now(), Duration::from_secs(3600));
+    let certificate = authority.issue(&key.request().unwrap(), &identity, validity).unwrap();
+    Tls::new(&key.certified(&certificate, authority.certificate()).unwrap()).unwrap()
+}
+
+/// Takes one connection, and returns who made it after it has sent `ping`, which is answered by `pong`.
+async fn serve_one(listener: TcpListener, acceptor: Acceptor) -> std::io::Result<RemoteCaller> {
+    let (stream, peer) = listener.accept().await?;
+    let (connection, caller) = acceptor.accept(stream, peer.ip()).await?;
+    let (mut read, mut write) = connection.into_halves();
+    let mut ping = [0; 4];
+    read.read_exact(&mut ping).await?;
+    assert_eq!(&ping, b"ping");
+    write.write_all(b"pong").await?;
+    write.flush().await?;
+    Ok(caller)
+}
+
+async fn ping(connector: &Connector, address: SocketAddr) -> std::io::Result<()> {
+    let mut connection = connector.connect(address).await?;
+    connection.write_all(b"ping").await?;
+    connection.flush().await?;
+    let mut pong = [0; 4];
+    connection.read_exact(&mut pong).await?;
+    assert_eq!(&pong, b"pong");
+    Ok(())
+}
+
+/// The result of both sides.
+async fn exchange(connector: &Connector, acceptor: &Acceptor) -> (std::io::Result<()>, std::io::Result<RemoteCaller>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let both = async { tokio::join!(ping(connector, address), serve_one(listener, acceptor.clone())) };
+    timeout(SOON, both).await.expect("both ends come to an end")
+}
+
+#[tokio::test]
+async fn the_first_byte_tells_tls_from_plain_and_each_caller_is_known_for_what_it_is() {
+    let authority = CertificateAuthority::create(SystemTime::now()).unwrap();
+    let node = Acceptor::over(&tls(&authority, Role::Node), PlainNetworks::loopback());
+    let client = tls(&authority, Role::Client);
+    let (sent, caller) = exchange(&Connector::over(&client), &node).await;
+    sent.unwrap();
+    let caller = caller.unwrap();
+    assert_eq!(caller.role(SystemTime::now()), Some(Role::Client));
+    let expired = SystemTime::now() + Duration::from_secs(7200);
+    assert_eq!(caller.role(expired), None, "the certificate has expired since the connection began");
+    let newcomer = Connector::pinned(authority.fingerprint()).unwrap();
+    assert!(matches!(exchange(&newcomer, &node).await, (Ok(()), Ok(RemoteCaller::Unknown))));
+    assert!(matches!(exchange(&Connector::Plain, &node).await, (Ok(()), Ok(RemoteCaller::Plain))));
+    assert!(matches!(exchange(&Connector::Plain, &Acceptor::default()).await, (Ok(()), Ok(RemoteCaller::Unchecked))));
+}
+
+#[tokio::test]
+async fn plain_connections_are_refused_from_networks_that_are_not_listed() {
+    let authority = CertificateAuthority::create(SystemTime::now()).unwrap();
+    let node = Acceptor::over(&tls(&authority, Role::Node), "10.0.0.0/8".parse().unwrap());
+    let (sent, caller) = exchange(&Connector::Plain, &node).await;
+    let error = caller.unwrap_err();
+    assert!(sent.is_err() && error.to_string().contains("--legacy"), "{error}");
+}
+
+#[tokio::test]
+async fn a_client_does_not_talk_to_a_server_without_tls() {
+    let authority = CertificateAuthority::create(SystemTime::now()).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let connector = Connector::over(&tls(&authority, Role::Client));
+    let server = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut hello = [0; 16];
+        stream.read_exact(&mut hello).await.unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+    };
+    let (connected, ()) = timeout(SOON, async { tokio::join!(connector.connect(address), server) }).await.unwrap();
+    assert!(connected.is_err());
+}
+
+#[test]
+fn networks_are_read_and_contain_what_they_say() {
+    let networks: PlainNetworks = "127.0.0.0/8,10.1.2.3,fd00::/8".parse().unwrap();
+    for (address, inside) in [
+        ("127.255.0.1", true),
+        ("128.0.0.1", false),
+        ("10.1.2.3", true),
+        ("10.1.2.4", false),
+        ("::ffff:10.1.2.3", true),
+        ("fd12::1", true),
+        ("fe80::1", false),
+        ("::1", false),
+    ] {
+        assert_eq!(networks.contain(address.parse().unwrap()), inside, "{address}");
+    }
+    assert_eq!("none".parse(), Ok(PlainNetworks::default()));
+    assert!("0.0.0.0/0".parse::<PlainNetworks>().unwrap().contain("8.8.8.8".parse().unwrap()));
+    assert!(!"0.0.0.0/0".parse::<PlainNetworks>().unwrap().contain("fd00::1".parse().unwrap()));
+    for wrong in ["", "10.0.0.0/33", "10.0.0.1/8", "host", "10.0.0.0/8,", "fd00::/129", "10.0.0.0/-1"] {
+        assert!(wrong.parse::<PlainNetworks>().is_err(), "{wrong}");
+    }
+}

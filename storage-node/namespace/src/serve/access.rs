@@ -1,0 +1,116 @@
+//! Which role may send which request.
+//!
+//! A mount checks the permissions of files for the users of its machine; what the mount itself may do is decided here,
+//! by the certificate with which it connected. So a changed mount gets no further.
+
+use std::time::SystemTime;
+
+use chordfs_identity::Role;
+use chordfs_net::transport::RemoteCaller;
+use chordfs_types::{
+    fs_error::FsError,
+    namespace::{Change, NamespaceOp, Query, Request},
+};
+
+/// What a change is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ChangeKind {
+    /// The presence of a mount, and what it holds open.
+    Session,
+    Files,
+    /// The ring itself.
+    Ring,
+}
+
+/// Checks a request of a caller at `now`.
+pub(crate) fn check(caller: &RemoteCaller, request: &Request, now: SystemTime) -> Result<(), FsError> {
+    if matches!(caller, RemoteCaller::Unchecked) {
+        return Ok(());
+    }
+    let role = caller.role(now);
+    let role = role.ok_or_else(|| refused("the certificate has expired, or there is none".into()))?;
+    match request {
+        Request::Apply(op) => check_change(role, op),
+        Request::ApplyList(ops) => ops.iter().try_for_each(|op| check_change(role, op)),
+        Request::Query(query) => check_query(role, query),
+        Request::Leader
+        | Request::Attach { .. }
+        | Request::KeepAlive { .. }
+        | Request::Report(_)
+        | Request::Acknowledge { .. } => match role {
+            Role::Node | Role::Operator | Role::Client | Role::ReadOnlyClient => Ok(()),
+            Role::Metrics => Err(refused("the role metrics has no session".into())),
+        },
+    }
+}
+
+fn check_change(role: Role, op: &NamespaceOp) -> Result<(), FsError> {
+    match (role, kind(&op.change)) {
+        (Role::Node, _)
+        | (Role::Operator | Role::Client, ChangeKind::Session | ChangeKind::Files)
+        | (Role::ReadOnlyClient, ChangeKind::Session) => Ok(()),
+        (Role::ReadOnlyClient, ChangeKind::Files) => Err(FsError::ReadOnly),
+        (Role::Operator | Role::Client | Role::ReadOnlyClient, ChangeKind::Ring) | (Role::Metrics, _) => {
+            Err(refused(format!("the role {role} may not change this")))
+        }
+    }
+}
+
+fn check_query(role: Role, query: &Query) -> Result<(), FsError> {
+    let inside = matches!(role, Role::Node | Role::Operator);
+    match query {
+        Query::OperatorTokens
+        | Query::Identities
+        | Query::RevokedIdentities
+        | Query::Dead { .. }
+        | Query::Contents { .. }
+            if !inside =>
+        {
+            Err(refused(format!("the role {role} may not ask this")))
+        }
+        _ if role == Role::Metrics => Err(refused("the role metrics may not ask the namespace".into())),
+        _ => Ok(()),
+    }
+}
+
+fn kind(change: &Change) -> ChangeKind {
+    match change {
+        Change::OpenSession { .. }
+        | Change::CloseSession { .. }
+        | Change::Hold { .. }
+        | Change::Release { .. }
+        | Change::HoldOrphans { .. } => ChangeKind::Session,
+        Change::AllocateVersions { .. }
+        | Change::AllocateInos { .. }
+        | Change::Make { .. }
+        | Change::MakeNumbered { .. }
+        | Change::MakeUnnamed { .. }
+        | Change::Publish { .. }
+        | Change::Link { .. }
+        | Change::Unlink { .. }
+        | Change::Rmdir { .. }
+        | Change::Rename { .. }
+        | Change::SetAttr { .. }
+        | Change::Commit { .. }
+        | Change::CommitWithData { .. }
+        | Change::Discard { .. } => ChangeKind::Files,
+        Change::PurgeOrphans { .. }
+        | Change::ForgetDead { .. }
+        | Change::ForgetLogged { .. }
+        | Change::CollectOrphans { .. }
+        | Change::FoundRoot { .. }
+        | Change::Configure { .. }
+        | Change::AcceptOperatorToken { .. }
+        | Change::RevokeOperatorToken { .. }
+        | Change::ResizePool { .. }
+        | Change::Invite { .. }
+        | Change::Admit { .. }
+        | Change::RevokeIdentity { .. }
+        | Change::SuspendSession { .. }
+        | Change::ResumeSession { .. } => ChangeKind::Ring,
+    }
+}
+
+fn refused(reason: String) -> FsError {
+    FsError::NotPermitted { reason }
+}

@@ -1,0 +1,456 @@
+//! A ring with identities: everything works as without, strangers get nothing, and nothing can be read on the wire.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, SystemTime},
+};
+
+use chordfs_identity::{CertificateAuthority, NewKey, Role, Tls, Validity, new_identity};
+use chordfs_net::{
+    http_pool::HttpPool,
+    identity_client::{Proof, obtain},
+    operator_token::authority_path,
+    rpc::{RpcClient, RpcError},
+    transport::Connector,
+};
+use chordfs_types::{
+    namespace::{self, Change, FileKind, Ino, NamespaceOp, NewNode, Query, Request, Response, Time, decode, encode},
+    operator::OperatorToken,
+};
+use harness::{Cluster, Outcome, TempMount, binary, programs::run_command, wait_for};
+use hyper::{HeaderMap, Method, StatusCode};
+use nix::{
+    mount::{MntFlags, umount2},
+    sys::socket::{setsockopt, sockopt},
+};
+use rmpv::Value;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+const SOON: Duration = Duration::from_secs(30);
+
+fn ring(nodes: usize) -> Cluster {
+    let mut cluster = Cluster::empty();
+    cluster.run_args = vec!["--tls"];
+    for _ in 0..nodes {
+        cluster.add();
+    }
+    cluster.wait_settled();
+    cluster.wait_for_voters(nodes);
+    cluster
+}
+
+fn storage_node(cluster: &Cluster, args: &[&str]) -> Outcome {
+    let address = cluster.ip(0).to_string();
+    run_command(Command::new(binary("storage-node")).args(args).args(["--node", &address]), SOON)
+}
+
+#[test]
+fn mounts_commands_and_restarts_need_no_step_more() {
+    let mut cluster = ring(3);
+    let mount = TempMount::new(&cluster);
+    let contents = vec![7; 300_000];
+    fs::write(mount.join("file"), &contents).unwrap();
+    fs::File::open(mount.join("file")).unwrap().sync_all().unwrap();
+    cluster.kill(1);
+    assert_eq!(fs::read(mount.join("file")).unwrap(), contents, "with one node dead");
+    // A folder that has an identity keeps it, with or without the option.
+    cluster.run_args = vec![];
+    cluster.start_node_alone(1);
+    cluster.wait_settled();
+    cluster.wait_for_voters(3);
+    cluster.run_args = vec!["--tls"];
+    cluster.add();
+    cluster.wait_settled();
+    mount.unmount();
+    let again = TempMount::new(&cluster);
+    assert_eq!(fs::read(again.join("file")).unwrap(), contents);
+    assert!(!cluster.ls(0).is_empty());
+    storage_node(&cluster, &["status"]).ok();
+    wait_for("the check finds no fault", SOON, || {
+        let check = storage_node(&cluster, &["check", "--verify"]);
+        if check.code == Some(0) { Ok(()) } else { Err(check.stdout) }
+    });
+    storage_node(&cluster, &["config", "set", "pool.largest=5"]).ok();
+}
+
+/// A node that could not prove that it belongs to the ring would be one that anybody could start.
+#[test]
+fn a_node_without_an_identity_is_not_let_in() {
+    let mut cluster = ring(1);
+    cluster.run_args = vec![];
+    let stranger = cluster.push_stopped(cluster.folder().join("stranger"));
+    let member = SocketAddr::from((cluster.ip(0), 5057));
+    cluster.start_node_through(stranger, Some(member));
+    wait_for("the stranger is refused", Duration::from_secs(60), || {
+        let log = cluster.log(0);
+        if log.contains("refusing a call") && log.contains("chordfs_place") { Ok(()) } else { Err(log) }
+    });
+    assert!(cluster.check_ring().is_err(), "the stranger is alone");
+    cluster.kill(stranger);
+    let voters = cluster.status(0)["namespace"]["voters"].as_array().map(Vec::len);
+    assert_eq!(voters, Some(1));
+}
+
+/// A program that may reach the ports of a ring.
+struct Visitor {
+    name: &'static str,
+    connector: Connector,
+}
+
+fn credentials(cluster: &Cluster, runtime: &Runtime, role: Role) -> Connector {
+    let authority = CertificateAuthority::load(&authority_path(&cluster.nodes[0].data)).unwrap();
+    let pinned = Connector::pinned(authority.fingerprint()).unwrap();
+    let token: OperatorToken = cluster.operator_token(0).parse().unwrap();
+    let node = SocketAddr::from((cluster.ip(0), 5057));
+    let obtained = runtime
+        .block_on({
+            let key = NewKey::generate().unwrap();
+            async move { obtain(&pinned, &[node], &key, &Proof::Operator(token), role, "visitor", SOON).await }
+        })
+        .unwrap();
+    Connector::over(&Tls::new(&obtained.credentials).unwrap())
+}
+
+/// A certificate of an authority that shows itself as the ring's, and so gets past the client's own check.
+fn forged(cluster: &Cluster, validity: Validity, own: bool) -> Connector {
+    let real = CertificateAuthority::load(&authority_path(&cluster.nodes[0].data)).unwrap();
+    let other = CertificateAuthority::create(SystemTime::now()).unwrap();
+    let signer = if own { &real } else { &other };
+    let (key, identity) = (NewKey::generate().unwrap(), new_identity(Role::Node, "forged", None).unwrap());
+    let certificate = signer.issue(&key.request().unwrap(), &identity, validity).unwrap();
+    let credentials = key.certified(&certificate, real.certificate()).unwrap();
+    Connector::over(&Tls::new(&credentials).unwrap())
+}
+
+fn visitors(cluster: &Cluster, runtime: &Runtime) -> Vec<Visitor> {
+    let authority = CertificateAuthority::load(&authority_path(&cluster.nodes[0].data)).unwrap();
+    let (now, hour) = (SystemTime::now(), Duration::from_secs(3600));
+    let past = Validity { begins: now - 3 * hour, expires: now - 2 * hour };
+    let visitor = |name, connector| Visitor { name, connector };
+    vec![
+        visitor("plain", Connector::Plain),
+        visitor("no certificate", Connector::pinned(authority.fingerprint()).unwrap()),
+        visitor("another ring's", forged(cluster, Validity::starting(now, hour), false)),
+        visitor("expired", forged(cluster, past, true)),
+        visitor("metrics", credentials(cluster, runtime, Role::Metrics)),
+        visitor("read-only-client", credentials(cluster, runtime, Role::ReadOnlyClient)),
+        visitor("client", credentials(cluster, runtime, Role::Client)),
+    ]
+}
+
+impl Visitor {
+    /// The status of an HTTP call; `None`: no connection.
+    async fn call(&self, address: SocketAddr, method: &str, path: &str) -> Option<StatusCode> {
+        let pool = HttpPool::over(self.connector.clone());
+        let method: Method = method.parse().unwrap();
+        let answer = pool.request(address, method, path, HeaderMap::new(), vec![b"{}".as_slice().into()], SOON).await;
+        answer.ok().map(|answer| answer.status)
+    }
+
+    /// The answer to a call on 5057; `None`: no connection, or the call is refused.
+    async fn rpc(&self, address: SocketAddr, method: &str, params: Vec<Value>) -> Option<Value> {
+        let client = RpcClient::dial(&self.connector, address, SOON).await.ok()?;
+        match client.call(method, params, SOON).await {
+            Ok(answer) => Some(answer),
+            Err(RpcError::Remote { error, .. }) => {
+                assert!(error.as_str().is_some_and(|text| text.len() > 20), "{}: {method}: {error}", self.name);
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    async fn namespace(&self, address: SocketAddr, request: Request) -> Option<Response> {
+        let answer =
+            self.rpc(address, namespace::calls::NAMESPACE, vec![Value::Binary(encode(&request).to_vec())]).await?;
+        let Value::Binary(bytes) = answer else { panic!("{}: {answer}", self.name) };
+        Some(decode(&bytes).unwrap())
+    }
+}
+
+/// What anybody who reached the ports could do to a ring without identities, and who may now.
+#[test]
+fn each_role_may_do_what_it_needs_and_strangers_nothing() {
+    let cluster = ring(1);
+    let mount = TempMount::new(&cluster);
+    fs::write(mount.join("file"), "contents").unwrap();
+    fs::File::open(mount.join("file")).unwrap().sync_all().unwrap();
+    let runtime = Runtime::new().unwrap();
+    let (files, admin) = (SocketAddr::from((cluster.ip(0), 5058)), SocketAddr::from((cluster.ip(0), 5059)));
+    let everybody = ["metrics", "read-only-client", "client"];
+    let readers = ["read-only-client", "client"];
+    let cases: &[(SocketAddr, &str, &str, &[&str])] = &[
+        (files, "GET", "/file", &["plain", "read-only-client", "client"]),
+        (files, "POST", "/chunks/get", &readers),
+        (files, "POST", "/chunks/put?copies=1&durability=disk", &["client"]),
+        (files, "POST", "/chunks/delete", &[]),
+        (files, "GET", "/chunks/list?after=0&upto=0&from=0", &[]),
+        (files, "POST", "/chunks/gone", &[]),
+        (files, "DELETE", "/missing", &["client"]),
+        (admin, "GET", "/healthz", &["plain", "no certificate", "metrics", "read-only-client", "client"]),
+        (admin, "GET", "/metrics", &["plain", "metrics", "read-only-client", "client"]),
+        (admin, "GET", "/chunks", &[]),
+        (admin, "POST", "/raft/append?to=1&of=1", &[]),
+        (admin, "POST", "/raft/vote?to=1&of=1", &[]),
+        (admin, "POST", "/raft/snapshot?to=1&of=1", &[]),
+        (admin, "POST", "/raft/leave?uid=1", &[]),
+        (admin, "GET", "/raft/identity", &[]),
+        (admin, "POST", "/drain/peer", &[]),
+    ];
+    for visitor in visitors(&cluster, &runtime) {
+        for (address, method, path, allowed) in cases {
+            let status = runtime.block_on(visitor.call(*address, method, path));
+            let is_let_in = status.is_some_and(|status| status != StatusCode::FORBIDDEN);
+            assert_eq!(is_let_in, allowed.contains(&visitor.name), "{}: {method} {path}: {status:?}", visitor.name);
+        }
+        // Needs an operator's token, whoever asks.
+        for (method, path) in [("POST", "/drain?allow_fewer_copies=true"), ("PUT", "/config"), ("POST", "/delete-all")]
+        {
+            let status = runtime.block_on(visitor.call(admin, method, path));
+            let connects = !["another ring's", "expired"].contains(&visitor.name);
+            let expected = connects.then_some(StatusCode::UNAUTHORIZED);
+            assert_eq!(status, expected, "{}: {path}", visitor.name);
+        }
+        if !["plain"].into_iter().chain(everybody).any(|name| name == visitor.name) {
+            let answer = runtime.block_on(visitor.rpc(SocketAddr::from((cluster.ip(0), 5057)), "get_info", vec![]));
+            assert_eq!(answer, None, "{}", visitor.name);
+        }
+    }
+    assert_eq!(fs::read_to_string(mount.join("file")).unwrap(), "contents");
+}
+
+#[test]
+fn the_namespace_itself_checks_the_role() {
+    let cluster = ring(1);
+    let runtime = Runtime::new().unwrap();
+    let ring_port = SocketAddr::from((cluster.ip(0), 5057));
+    let query = || Request::Query(Query::GetAttr { ino: Ino::ROOT });
+    let open = || {
+        let change = Change::OpenSession { nonce: rand::random(), client: "visitor".into(), holds_leases: false };
+        Request::Apply(NamespaceOp { origin: None, now: Time::now(), change })
+    };
+    let revoke = || {
+        let change = Change::RevokeOperatorToken { node_uid: 1, forget: false };
+        Request::Apply(NamespaceOp { origin: None, now: Time::now(), change })
+    };
+    for visitor in visitors(&cluster, &runtime) {
+        let asked = runtime.block_on(visitor.namespace(ring_port, query()));
+        let may_read = matches!(asked, Some(Response::Answered(Ok(_), _)));
+        assert_eq!(may_read, ["read-only-client", "client"].contains(&visitor.name), "{}: {asked:?}", visitor.name);
+        let revoked = runtime.block_on(visitor.namespace(ring_port, revoke()));
+        assert!(!matches!(revoked, Some(Response::Applied(Ok(_), _))), "{}: {revoked:?}", visitor.name);
+        let tokens = runtime.block_on(visitor.namespace(ring_port, Request::Query(Query::OperatorTokens)));
+        assert!(!matches!(tokens, Some(Response::Answered(Ok(_), _))), "{}: {tokens:?}", visitor.name);
+        if !may_read {
+            continue;
+        }
+        let opened = runtime.block_on(visitor.namespace(ring_port, open()));
+        let Some(Response::Applied(Ok(namespace::Reply::Session { session, .. }), _)) = opened else {
+            panic!("{}: {opened:?}", visitor.name);
+        };
+        let made = runtime.block_on(visitor.namespace(ring_port, make(session, visitor.name)));
+        let is_made = matches!(made, Some(Response::Applied(Ok(_), _)));
+        assert_eq!(is_made, visitor.name == "client", "{}: {made:?}", visitor.name);
+    }
+}
+
+/// Makes a file in the top folder.
+fn make(session: namespace::SessionId, name: &str) -> Request {
+    let name = namespace::EntryName::new(name.as_bytes().to_vec()).unwrap();
+    let node = NewNode {
+        kind: FileKind::Directory,
+        mode: 0o755,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        chunk_bytes: 4096,
+        target: Default::default(),
+    };
+    let change = Change::Make { parent: Ino::ROOT, name, node, exclusive: true };
+    let origin = Some(namespace::OpId { session, sequence: 1, answered_below: 1 });
+    Request::Apply(NamespaceOp { origin, now: Time::now(), change })
+}
+
+/// A user of another machine: knows no node's folder, and keeps identities of his own.
+struct Outsider {
+    folder: TempDir,
+}
+
+impl Outsider {
+    fn new() -> Self {
+        let folder = TempDir::with_prefix("chordfs-outsider-").unwrap();
+        fs::create_dir(folder.path().join("mnt")).unwrap();
+        Self { folder }
+    }
+
+    fn point(&self) -> PathBuf {
+        self.folder.path().join("mnt")
+    }
+
+    fn mount(&self, source: &str) -> Outcome {
+        let mut command = Command::new(binary("mount.chordfs"));
+        command.arg(source).arg(self.point()).args(["-o", "deadline=5"]);
+        command.env("CHORDFS_RUNTIME_DIR", self.folder.path().join("run"));
+        command.env("CHORDFS_IDENTITIES", self.folder.path().join("identities"));
+        run_command(&mut command, Duration::from_secs(60))
+    }
+
+    fn unmount(&self) {
+        harness::run("umount", &[&self.point()], Path::new("/")).ok();
+    }
+}
+
+impl Drop for Outsider {
+    fn drop(&mut self) {
+        // Fails if nothing is mounted.
+        let _ = umount2(&self.point(), MntFlags::MNT_FORCE | MntFlags::MNT_DETACH);
+    }
+}
+
+fn invite(cluster: &Cluster, args: &[&str]) -> String {
+    let token = storage_node(cluster, &[&["invite"], args].concat()).ok().trim().to_owned();
+    assert!(token.starts_with("chordfs-invite-"), "{token}");
+    token
+}
+
+#[test]
+fn an_invitation_brings_a_mount_in_once_and_revoking_keeps_it_out() {
+    let cluster = ring(1);
+    let source = cluster.ip(0).to_string();
+    let (guest, other, reader) = (Outsider::new(), Outsider::new(), Outsider::new());
+    assert_ne!(guest.mount(&source).code, Some(0), "nobody has invited it");
+    let token = invite(&cluster, &["--role", "client", "--name", "guest", "--expires", "1h"]);
+    guest.mount(&token).ok();
+    fs::write(guest.point().join("file"), "contents").unwrap();
+    guest.unmount();
+    assert_ne!(other.mount(&token).code, Some(0), "the invitation is used up");
+    guest.mount(&source).ok();
+    assert_eq!(fs::read_to_string(guest.point().join("file")).unwrap(), "contents", "it keeps its identity");
+    let token = invite(&cluster, &["--role", "client", "--read-only", "--name", "reader"]);
+    reader.mount(&token).ok();
+    assert_eq!(fs::read_to_string(reader.point().join("file")).unwrap(), "contents");
+    let error = fs::write(reader.point().join("new"), "contents").unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EROFS), "{error}");
+    let listed = storage_node(&cluster, &["identities"]).ok();
+    let line = listed.lines().find(|line| line.ends_with("guest")).unwrap_or_else(|| panic!("{listed}"));
+    storage_node(&cluster, &["revoke", line.split_whitespace().next().unwrap()]).ok();
+    wait_for("the guest is kept out", Duration::from_secs(60), || {
+        match fs::write(guest.point().join("late"), "contents").and_then(|()| sync(&guest.point().join("late"))) {
+            Ok(()) => Err("it still writes".into()),
+            Err(_) => Ok(()),
+        }
+    });
+    assert_eq!(fs::read_to_string(reader.point().join("file")).unwrap(), "contents", "the others stay");
+    assert!(storage_node(&cluster, &["identities"]).ok().contains("revoked"));
+}
+
+fn sync(path: &Path) -> std::io::Result<()> {
+    fs::File::open(path)?.sync_all()
+}
+
+#[test]
+fn an_invitation_brings_a_node_in() {
+    let mut cluster = ring(1);
+    let token = invite(&cluster, &["--role", "node", "--name", "second"]);
+    let token: &'static str = Box::leak(token.into_boxed_str());
+    cluster.run_args = vec!["--join", token];
+    cluster.add();
+    cluster.wait_settled();
+    cluster.wait_for_voters(2);
+    assert!(storage_node(&cluster, &["identities"]).ok().lines().any(|line| line.ends_with("second")));
+}
+
+/// Reads everything that passes the loopback interface from or to a network, until it is ended.
+struct Capture {
+    stop: Arc<AtomicBool>,
+    reader: JoinHandle<Vec<u8>>,
+}
+
+impl Capture {
+    fn start(network: [u8; 2]) -> Self {
+        let protocol = (libc::ETH_P_IP as u16).to_be();
+        // SAFETY: the arguments are plain values, and the result is checked.
+        let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW, i32::from(protocol)) };
+        assert!(fd >= 0, "a packet socket: {}", std::io::Error::last_os_error());
+        // SAFETY: nobody else has the descriptor.
+        let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+        setsockopt(&socket, sockopt::RcvBufForce, &(256 << 20)).unwrap();
+        let stop = Arc::<AtomicBool>::default();
+        let stopped = stop.clone();
+        let reader = thread::spawn(move || read_packets(&socket, &stopped, network));
+        Self { stop, reader }
+    }
+
+    fn end(self) -> Vec<u8> {
+        self.stop.store(true, SeqCst);
+        self.reader.join().unwrap()
+    }
+}
+
+fn read_packets(socket: &OwnedFd, stop: &AtomicBool, [a, b]: [u8; 2]) -> Vec<u8> {
+    let (mut all, mut packet) = (Vec::new(), vec![0_u8; 1 << 17]);
+    while !stop.load(SeqCst) {
+        let mut poll = libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: there is one structure, and it outlives the call.
+        if unsafe { libc::poll(&mut poll, 1, 50) } <= 0 {
+            continue;
+        }
+        // SAFETY: the buffer has that length.
+        let length = unsafe { libc::recv(socket.as_raw_fd(), packet.as_mut_ptr().cast(), packet.len(), 0) };
+        let received = &packet[..usize::try_from(length).unwrap_or(0)];
+        // Behind the 14 bytes of the Ethernet head, the addresses are the bytes 12 to 20 of that of IP.
+        let is_ours = received.get(26..34).is_some_and(|addresses| {
+            [&addresses[..4], &addresses[4..]].iter().any(|address| address.starts_with(&[127, a, b]))
+        });
+        if is_ours {
+            all.extend_from_slice(received);
+        }
+    }
+    all
+}
+
+/// What passes the wire while a ring with these options works.
+fn traffic(options: &[&'static str]) -> (Vec<u8>, String) {
+    let mut cluster = Cluster::empty();
+    cluster.run_args = options.to_vec();
+    let capture = Capture::start(cluster.network());
+    cluster.add();
+    cluster.add();
+    cluster.wait_settled();
+    let mount = TempMount::new(&cluster);
+    fs::write(mount.join("a-most-secret-name"), "these contents are a secret, too ".repeat(1000)).unwrap();
+    fs::File::open(mount.join("a-most-secret-name")).unwrap().sync_all().unwrap();
+    mount.unmount();
+    let again = TempMount::new(&cluster);
+    assert!(fs::read_to_string(again.join("a-most-secret-name")).unwrap().starts_with("these"));
+    storage_node(&cluster, &["config", "set", "pool.largest=5"]).ok();
+    let check = storage_node(&cluster, &["check", "--verify"]).stdout;
+    assert!(check.contains("0 missing"), "{check}");
+    let token = cluster.operator_token(0);
+    (capture.end(), token)
+}
+
+#[test]
+fn no_name_no_contents_and_no_token_is_on_the_wire() {
+    let contains = |traffic: &[u8], text: &str| traffic.windows(text.len()).any(|part| part == text.as_bytes());
+    let secrets = |token: &str| ["a-most-secret-name".to_owned(), "contents are a secret".to_owned(), token.to_owned()];
+    let (plain, token) = traffic(&[]);
+    for secret in secrets(&token) {
+        assert!(contains(&plain, &secret), "the capture sees {secret:?} where nothing is encrypted");
+    }
+    let (encrypted, token) = traffic(&["--tls"]);
+    assert!(encrypted.len() > 100_000, "{} bytes", encrypted.len());
+    for secret in secrets(&token) {
+        assert!(!contains(&encrypted, &secret), "{secret:?} is on the wire");
+    }
+}
