@@ -1,9 +1,14 @@
 use std::{
+    convert::Infallible,
     net::SocketAddr,
     time::{Duration, SystemTime},
 };
 
+use bytes::Bytes;
 use chordfs_identity::{CertificateAuthority, NewKey, Role, Tls, Validity, new_identity};
+use http_body_util::{BodyExt, Full};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -11,6 +16,7 @@ use tokio::{
 };
 
 use super::*;
+use crate::http_pool::HttpPool;
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -92,6 +98,37 @@ async fn a_client_does_not_talk_to_a_server_without_tls() {
     };
     let (connected, ()) = timeout(SOON, async { tokio::join!(connector.connect(address), server) }).await.unwrap();
     assert!(connected.is_err());
+}
+
+/// Answers each request on one connection with its body.
+async fn echo(listener: TcpListener, acceptor: Acceptor) {
+    let (stream, peer) = listener.accept().await.unwrap();
+    let (connection, _) = acceptor.accept(stream, peer.ip()).await.unwrap();
+    let service = service_fn(|request: hyper::Request<Incoming>| async {
+        let body = request.into_body().collect().await.expect("a body").to_bytes();
+        Ok::<_, Infallible>(hyper::Response::new(Full::new(body)))
+    });
+    // The client ends the connection when the test does.
+    let _ = http1::Builder::new().serve_connection(TokioIo::new(connection), service).await;
+}
+
+/// Snapshots and large answers are longer than what TLS and sockets buffer.
+#[tokio::test]
+async fn long_bodies_pass_both_ways_plain_and_encrypted() {
+    let authority = CertificateAuthority::create(SystemTime::now()).unwrap();
+    let node = tls(&authority, Role::Node);
+    let encrypted = (Connector::over(&node), Acceptor::over(&node, PlainNetworks::default()));
+    for (connector, acceptor) in [(Connector::Plain, Acceptor::default()), encrypted] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(echo(listener, acceptor));
+        let pieces: Vec<Bytes> = (0..40_u8).map(|number| vec![number; 300_001].into()).collect();
+        let whole = pieces.concat();
+        let body = futures_util::stream::iter(pieces.into_iter().map(Ok));
+        let answer = HttpPool::over(connector).post_stream(address, "/", body, SOON).await.unwrap();
+        assert!(answer.body == whole, "{} bytes of {}", answer.body.len(), whole.len());
+        server.abort();
+    }
 }
 
 #[test]

@@ -12,7 +12,10 @@
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use chordfs_net::http_pool::{HttpClientError, HttpPool};
+use chordfs_net::{
+    http_pool::{HttpClientError, HttpPool},
+    transport::Connector,
+};
 use futures_util::{
     Stream,
     future::BoxFuture,
@@ -70,13 +73,16 @@ pub(crate) struct Network {
     uid: u64,
     id: Arc<NamespaceId>,
     pool: Arc<HttpPool>,
+    /// Streams snapshots in a ring without identities; with them the pool does, which knows the certificates.
+    streams: Option<reqwest::Client>,
     /// How long a member may take to answer any message except a snapshot.
     deadline: Duration,
 }
 
 impl Network {
     pub(crate) fn new(uid: u64, id: Arc<NamespaceId>, pool: Arc<HttpPool>, deadline: Duration) -> Self {
-        Self { uid, id, pool, deadline }
+        let streams = matches!(pool.connector(), Connector::Plain).then(reqwest::Client::new);
+        Self { uid, id, pool, streams, deadline }
     }
 
     /// Asks the node at `admin` for its identity.
@@ -170,18 +176,37 @@ impl MemberClient {
         deadline: Duration,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let path = self.path("snapshot").map_err(StreamingError::Unreachable)?;
-        let body = snapshot_body(vote, snapshot);
-        let answer = self.network.pool.post_stream(self.address, &path, body, deadline).await;
-        let answer = answer.map_err(|error| StreamingError::Unreachable(Unreachable::new(&error)))?;
-        if answer.status != StatusCode::OK {
-            return Err(refused(self.address, answer.status, &answer.text()).into());
+        let sent = self.post_stream(&path, snapshot_body(vote, snapshot), deadline).await;
+        let (status, answer) = sent.map_err(StreamingError::Unreachable)?;
+        if status != StatusCode::OK {
+            return Err(refused(self.address, status, &String::from_utf8_lossy(&answer)).into());
         }
-        unpack(&answer.body).map_err(|reason| {
+        unpack(&answer).map_err(|reason| {
             StreamingError::Network(NetworkError::from_string(format!(
                 "{} answered a snapshot: {reason}",
                 self.address
             )))
         })
+    }
+}
+
+impl MemberClient {
+    /// Returns the status and the body of the answer.
+    async fn post_stream(
+        &self,
+        path: &str,
+        body: impl Stream<Item = std::io::Result<Bytes>> + Send + 'static,
+        deadline: Duration,
+    ) -> Result<(StatusCode, Bytes), Unreachable<TypeConfig>> {
+        let Some(client) = &self.network.streams else {
+            let answer = self.network.pool.post_stream(self.address, path, body, deadline).await;
+            return answer.map(|answer| (answer.status, answer.body)).map_err(|error| Unreachable::new(&error));
+        };
+        let request = client.post(format!("http://{}{path}", self.address)).timeout(deadline);
+        let broken = |error: reqwest::Error| Unreachable::new(&error);
+        let answer = request.body(reqwest::Body::wrap_stream(body)).send().await.map_err(broken)?;
+        let status = answer.status();
+        Ok((status, answer.bytes().await.map_err(broken)?))
     }
 }
 

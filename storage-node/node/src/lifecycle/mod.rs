@@ -14,7 +14,7 @@
 //! accepted before the planes are built (`ports`), because a node that accepts a call and does not answer counts as
 //! stopped, and delays its callers by a second.
 //!
-//! The other files: `config` is what a node is started with, `host` what a hosting platform adds, `identity` the
+//! The other files: `config` is what a node is started with, `host` what a hosting platform adds, `voter_id` the
 //! node's id as a voter, `join` the way into the ring, `load` what is reported for the choice of positions, `deleter`,
 //! `placer` and `compaction` background work.
 
@@ -23,13 +23,13 @@ mod config;
 mod core;
 mod deleter;
 mod host;
-mod identity;
 mod join;
 mod load;
 mod placer;
 mod planes;
 mod ports;
 mod services;
+mod voter_id;
 
 use std::sync::Arc;
 
@@ -51,7 +51,7 @@ pub async fn run(config: NodeConfig) -> Result<()> {
 
 /// Like [`run`], with hooks for the hosting platform.
 pub async fn run_with_host(config: NodeConfig, host: Option<Arc<dyn HostEnvironment>>) -> Result<()> {
-    let folder = identity::keep_or_renew(DataFolder::open(&config.data)?)?;
+    let folder = voter_id::keep_or_renew(DataFolder::open(&config.data)?)?;
     let ports = Ports::take(config.listens_at())?;
     let core = Core::open(config, folder).await?;
     let services = Services::start(&core).await?;
