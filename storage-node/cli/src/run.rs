@@ -19,7 +19,7 @@ use chordfs_node::{
     lifecycle::{self, NodeConfig},
 };
 use chordfs_types::{duration, rate_limit::RateLimit};
-use clap::Args;
+use clap::{Args, builder::FalseyValueParser};
 
 use crate::{node_arg::ring_address, root_owner};
 
@@ -94,7 +94,7 @@ pub struct RunArgs {
     /// Give the ring identities: a node without a folder of its own yet makes the ring's certificate authority, or gets
     /// a certificate from the ring it joins; all connections between nodes and mounts are encrypted then. A node that
     /// joins has to run on the machine of a node whose files its user may read
-    #[arg(long, env = "CHORDFS_TLS")]
+    #[arg(long, env = "CHORDFS_TLS", value_parser = FalseyValueParser::new())]
     tls: bool,
     /// With --tls: networks from which old scripts, foreign nodes and browsers may connect without encryption, as in
     /// 127.0.0.0/8,10.1.2.3,fd00::/8; or `none`
