@@ -135,8 +135,9 @@ async fn ring_access(config: &Config, target: &Path, nodes: &[SocketAddr]) -> Re
         Some(invitation) => RingAccess::accept(invitation, &name).await,
         None => RingAccess::find(nodes, Role::Client, &name).await,
     };
-    access
-        .map_err(|error| MountError::failure(format!("the ring of {} lets this mount not in: {error}", config.source)))
+    access.map_err(|error| {
+        MountError::failure(format!("the ring of {} does not let this mount in: {error}", config.source))
+    })
 }
 
 async fn open_session(

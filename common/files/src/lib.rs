@@ -8,7 +8,7 @@ use std::{
     fs::{self, DirBuilder, File},
     io::{self, Write},
     ops::Range,
-    os::unix::fs::{DirBuilderExt, FileExt},
+    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -19,6 +19,20 @@ const PIECE_BYTES: u64 = 1 << 20;
 pub fn replace_durably(path: &Path, contents: &[u8]) -> io::Result<()> {
     let temporary = temporary_path(path);
     let mut file = File::create(&temporary)?;
+    file.write_all(contents)?;
+    file.sync_all()?;
+    rename_durably(&temporary, path)
+}
+
+/// Replaces the file at `path`, which is for its owner alone: at no moment can another user read it. When this returns,
+/// the new contents are on disk under that name.
+pub fn replace_secret_durably(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let temporary = temporary_path(path);
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
     file.write_all(contents)?;
     file.sync_all()?;
     rename_durably(&temporary, path)

@@ -6,7 +6,6 @@
 use std::{
     fmt,
     path::Path,
-    str::FromStr,
     time::{Duration, SystemTime},
 };
 
@@ -18,7 +17,6 @@ use rcgen::{
     SerialNumber,
 };
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, pem::PemObject};
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{error::IdentityError, identity::NODE_NAME, secret_file};
@@ -46,7 +44,7 @@ impl Validity {
 
 /// The first half of the SHA-256 of an authority's certificate: long enough that nobody finds another certificate with
 /// the same, and short enough for a token.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Fingerprint(pub [u8; 16]);
 
 impl Fingerprint {
@@ -66,19 +64,6 @@ impl fmt::Display for Fingerprint {
 impl fmt::Debug for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
-    }
-}
-
-impl FromStr for Fingerprint {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const EXPECTED: &str = "a fingerprint has 32 hexadecimal digits";
-        if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(EXPECTED);
-        }
-        let number = u128::from_str_radix(text, 16).map_err(|_| EXPECTED)?;
-        Ok(Self(number.to_be_bytes()))
     }
 }
 

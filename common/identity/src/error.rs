@@ -8,7 +8,7 @@ use thiserror::Error;
 pub enum IdentityError {
     #[error("{path}: {error}", path = path.display())]
     File { path: PathBuf, error: io::Error },
-    #[error("{path} has no {missing}; remove the file and use a new invitation", path = path.display())]
+    #[error("{path} has no {missing}; restore the file from a copy, or, if it is the identity of a mount, remove it and use a new invitation", path = path.display())]
     Incomplete { path: PathBuf, missing: &'static str },
     #[error("others may read {path}, which has a private key: make it readable for its owner alone (chmod 600)", path = path.display())]
     TooOpen { path: PathBuf },

@@ -132,13 +132,9 @@ impl HttpPool {
         deadline: Duration,
     ) -> Result<HttpAnswer, HttpClientError> {
         let exchange = async {
-            let mut connection = connect(&self.connector, address).await?;
             let body = RequestBody::Stream(Box::pin(body));
             let request = build_request(address, &Method::POST, path_and_query, &HeaderMap::new(), body)?;
-            let response = connection.send_request(request).await;
-            let response =
-                response.map_err(|error| HttpClientError::Broken { address, reason: error_chain(&error) })?;
-            self.gather(address, connection, response).await
+            self.send_anew(address, request).await
         };
         timeout(deadline, Box::pin(exchange)).await.unwrap_or(Err(HttpClientError::Deadline { address, deadline }))
     }
@@ -162,8 +158,17 @@ impl HttpPool {
                 }
             }
         }
-        let mut connection = connect(&self.connector, address).await?;
         let request = build_request(address, &method, path_and_query, &headers, RequestBody::pieces(body))?;
+        self.send_anew(address, request).await
+    }
+
+    /// Sends a request on a new connection.
+    async fn send_anew(
+        &self,
+        address: SocketAddr,
+        request: Request<RequestBody>,
+    ) -> Result<HttpAnswer, HttpClientError> {
+        let mut connection = connect(&self.connector, address).await?;
         let response = connection.send_request(request).await;
         let response = response.map_err(|error| HttpClientError::Broken { address, reason: error_chain(&error) })?;
         self.gather(address, connection, response).await

@@ -109,8 +109,7 @@ impl ObtainError {
 
 /// Obtains a certificate from the first of the nodes that can be reached. `nodes` are ring addresses; `connector`
 /// accepts the right ring only, because a proof is sent. Use the same key for all attempts: an invitation is used up by
-/// the first that arrives, even if its answer is lost. A refusal ends
-/// the search: the other nodes would refuse, too.
+/// the first that arrives, even if its answer is lost. A refusal ends the search: the other nodes would refuse, too.
 pub async fn obtain(
     connector: &Connector,
     nodes: &[SocketAddr],

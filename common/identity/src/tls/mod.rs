@@ -2,7 +2,7 @@
 //!
 //! A server asks its clients for a certificate and also takes those without one, because a newcomer has none yet: who
 //! may make which call is for the table of calls. A client accepts only nodes of its ring, at any address, because
-//! addresses change and identities do not. TLS 1.2 is not compiled in.
+//! addresses change and identities do not. No other version of TLS is offered or taken.
 
 mod own_certificate;
 mod verifier;
@@ -21,10 +21,7 @@ use rustls::{
     version::TLS13,
 };
 
-use self::{
-    own_certificate::OwnCertificate,
-    verifier::{NodeVerifier, PinnedVerifier},
-};
+use self::{own_certificate::OwnCertificate, verifier::NodeVerifier};
 use crate::{authority::Fingerprint, credentials::Credentials, error::IdentityError, identity::CertifiedIdentity};
 
 /// What a process needs for its TLS connections to one ring. Cheap to clone; the clones share the certificate.
@@ -74,7 +71,7 @@ impl Tls {
 /// For a newcomer without a certificate: accepts any node of the ring whose authority has this fingerprint.
 pub fn pinned_client(authority: Fingerprint) -> Result<ClientConfig, IdentityError> {
     let provider = Arc::new(provider());
-    let verifier = Arc::new(PinnedVerifier::new(authority, provider.clone()));
+    let verifier = Arc::new(NodeVerifier::pinned(authority, provider.clone()));
     let config = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13]).map_err(refused)?;
     let mut config = config.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
     config.enable_sni = false;

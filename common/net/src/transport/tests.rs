@@ -1,6 +1,7 @@
 use std::{
     convert::Infallible,
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -14,15 +15,24 @@ use tokio::{
     net::TcpListener,
     time::timeout,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::http_pool::HttpPool;
+use crate::{
+    http_pool::HttpPool,
+    limits::ByteBudget,
+    rpc::{RpcClient, RpcLimits, RpcPeer, RpcService, Value, serve_within},
+};
 
 const SOON: Duration = Duration::from_secs(10);
 
 fn tls(authority: &CertificateAuthority, role: Role) -> Tls {
+    tls_for(authority, role, Duration::from_secs(3600))
+}
+
+fn tls_for(authority: &CertificateAuthority, role: Role, lifetime: Duration) -> Tls {
     let (key, identity) = (NewKey::generate().unwrap(), new_identity(role, "somebody", None).unwrap());
-    let validity = Validity::starting(SystemTime::now(), Duration::from_secs(3600));
+    let validity = Validity::starting(SystemTime::now(), lifetime);
     let certificate = authority.issue(&key.request().unwrap(), &identity, validity).unwrap();
     Tls::new(&key.certified(&certificate, authority.certificate()).unwrap()).unwrap()
 }
@@ -98,6 +108,31 @@ async fn a_client_does_not_talk_to_a_server_without_tls() {
     };
     let (connected, ()) = timeout(SOON, async { tokio::join!(connector.connect(address), server) }).await.unwrap();
     assert!(connected.is_err());
+}
+
+struct NoCalls;
+
+impl RpcService for NoCalls {
+    async fn call(&self, _: &RpcPeer, _: String, _: Vec<Value>) -> Result<Value, Value> {
+        Err("no such call".into())
+    }
+}
+
+/// Otherwise an owner who renews in time would be refused by its old certificate on connections that last.
+#[tokio::test]
+async fn a_connection_ends_with_the_certificate_that_it_began_with() {
+    let authority = CertificateAuthority::create(SystemTime::now()).unwrap();
+    let acceptor = Acceptor::over(&tls(&authority, Role::Node), PlainNetworks::default());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
+    let (limits, budget) = (RpcLimits::default(), ByteBudget::default());
+    tokio::spawn(serve_within(listener, acceptor, Arc::new(NoCalls), limits, budget, stop.clone()));
+    let lasting = |seconds| tls_for(&authority, Role::Client, Duration::from_secs(seconds));
+    let soon = RpcClient::dial(&Connector::over(&lasting(3)), address, SOON).await.unwrap();
+    let late = RpcClient::dial(&Connector::over(&lasting(3600)), address, SOON).await.unwrap();
+    timeout(SOON, soon.closed()).await.expect("its certificate has expired");
+    assert!(!late.is_closed(), "this one is valid");
+    stop.cancel();
 }
 
 /// Answers each request on one connection with its body.

@@ -1,13 +1,8 @@
 //! This node's token: made at its first start, and again after it was revoked.
 
-use std::{
-    fs,
-    io::{self, Write},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
-    path::Path,
-};
+use std::{fs, io, os::unix::fs::PermissionsExt, path::Path};
 
-use chordfs_files::rename_durably;
+use chordfs_files::replace_secret_durably;
 use chordfs_net::operator_token::{read_token, token_path};
 use chordfs_types::operator::OperatorToken;
 
@@ -32,17 +27,7 @@ pub(super) fn load_or_make(data: &Path) -> io::Result<OperatorToken> {
 /// Makes a new token, which replaces the former one.
 pub(super) fn make(data: &Path) -> io::Result<OperatorToken> {
     let token = OperatorToken::from_random(rand::random());
-    let path = token_path(data);
-    let unfinished = path.with_extension("new");
-    match fs::remove_file(&unfinished) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    // The mode is given at the creation: at no moment can another user read the file.
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(OWNER_ONLY).open(&unfinished)?;
-    writeln!(file, "{}", token.reveal())?;
-    file.sync_all()?;
-    rename_durably(&unfinished, &path)?;
+    replace_secret_durably(&token_path(data), format!("{}\n", token.reveal()).as_bytes())?;
     Ok(token)
 }
 
