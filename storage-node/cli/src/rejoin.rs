@@ -34,12 +34,12 @@ pub fn run(args: &RejoinArgs) -> Result<()> {
         confirm("rejoin")?;
     }
     let aside = set_log_aside(folder.path()).context("put the namespace's folder aside")?;
-    let folder = folder.renew_uid()?;
+    let uid = folder.renew_uid()?;
     match aside {
         Some(aside) => println!("The log is now {}.", aside.display()),
         None => println!("There was no log."),
     }
-    println!("Done. Start the node as usual; to the others it is the new node {:016x}.", folder.node_uid());
+    println!("Done. Start the node as usual; to the others it is the new node {uid:016x}.");
     Ok(())
 }
 

@@ -17,6 +17,7 @@
 //! | `serve/` | requests of mounts, Raft messages, leases, garbage collection |
 //! | `recover.rs` | continuing without a majority that is lost for ever, on an operator's request |
 //! | `start.rs`, `duties.rs` | starting all parts, and their background tasks |
+//! | `renewal.rs` | beginning anew after the other members have removed this node |
 
 #[expect(unreachable_pub, reason = "a public trait of openraft names these types")]
 mod answer_terms;
@@ -26,6 +27,7 @@ mod raft;
 #[expect(unreachable_pub, reason = "a public trait of openraft names these types")]
 mod raft_types;
 mod recover;
+mod renewal;
 mod serve;
 mod settings;
 mod start;
@@ -54,6 +56,7 @@ use chordfs_types::{
 use duties::DutyStarter;
 pub use membership::missing::NO_NAMESPACE;
 use membership::resignation::VoterResignation;
+use parking_lot::RwLock;
 use raft::{handle::RaftHandle, leader::LeaderTracking};
 pub use recover::{Recovered, Recovery, become_only_voter};
 pub use serve::garbage::{Deleter, DeleterFuture, DeletionTargets, FailedDeletion};
@@ -70,14 +73,21 @@ pub use storage::{
     set_aside::{has_log, set_log_aside},
 };
 use thiserror::Error;
-use tokio::sync::watch;
+use tokio::sync::{Mutex as AsyncMutex, watch};
+use tokio_util::sync::CancellationToken;
 
 /// Operators are shown as many sessions at most.
 pub const MAX_LISTED_SESSIONS: usize = 1000;
 
+/// Gives the data folder another random uid, durably, and returns it.
+pub type UidRenewal = Arc<dyn Fn() -> io::Result<u64> + Send + Sync>;
+
+#[derive(Clone)]
 pub struct NamespaceConfig {
-    /// The node's permanent id: random, one for each data folder, never reused.
+    /// The node's id: random, one for each data folder and each time that it becomes a member, never reused.
     pub uid: u64,
+    /// Used when the other members have removed this node.
+    pub renew_uid: UidRenewal,
     /// The node's ring address.
     pub node: SocketAddr,
     /// The node's data folder; the namespace is stored in `namespace` below it.
@@ -135,7 +145,25 @@ pub struct MemberStatus {
 /// This node's part in the namespace. Cheap to clone.
 #[derive(Clone)]
 pub struct Namespace {
-    services: Arc<NamespaceServices>,
+    shared: Arc<SharedNamespace>,
+}
+
+struct SharedNamespace {
+    config: NamespaceConfig,
+    meters: NamespaceMeters,
+    /// Replaced when this node begins anew.
+    services: RwLock<Arc<NamespaceServices>>,
+    /// Held while they are replaced.
+    renewal: AsyncMutex<()>,
+    /// Cancelled when this node is to stop.
+    stop: CancellationToken,
+}
+
+/// Measures over the whole life of the process.
+#[derive(Clone, Default)]
+struct NamespaceMeters {
+    operations: Arc<LatencyMeter>,
+    appends: Arc<LatencyMeter>,
 }
 
 struct NamespaceServices {
@@ -149,26 +177,9 @@ struct NamespaceServices {
     duties: DutyStarter,
 }
 
-impl Namespace {
-    /// Opens the namespace in the folder, or founds one. Without either, this node becomes a member when a leader adds
-    /// it.
-    pub async fn start(config: NamespaceConfig) -> Result<Self, NamespaceError> {
-        Ok(Self { services: Arc::new(start::start(config).await?) })
-    }
-
-    /// Raft's routes, to be served on the administration plane.
-    pub fn routes(&self) -> axum::Router {
-        raft_api::routes(self.services.api.clone())
-    }
-
-    /// Carries out a call of `calls::NAMESPACE` by the mount at the other end of `peer`, and returns the response.
-    pub async fn handle(&self, peer: &RpcPeer, request: &[u8]) -> Vec<u8> {
-        self.services.requests.handle(peer, peer.caller(), request).await.into()
-    }
-
-    /// Stops all tasks; this node stays a member. When this returns the folder may be opened again.
-    pub async fn shutdown(&self) {
-        let NamespaceServices { raft, log, duties, .. } = &*self.services;
+impl NamespaceServices {
+    async fn stop(&self) {
+        let Self { raft, log, duties, .. } = self;
         duties.stop.cancel();
         duties.tasks.close();
         duties.tasks.wait().await;
@@ -180,72 +191,126 @@ impl Namespace {
             tracing::debug!(%error, "the namespace's log was closed already");
         }
     }
+}
+
+impl Namespace {
+    /// Opens the namespace in the folder, or founds one. Without either, this node becomes a member when a leader adds
+    /// it.
+    pub async fn start(config: NamespaceConfig) -> Result<Self, NamespaceError> {
+        let meters = NamespaceMeters::default();
+        let services = Arc::new(start::start(config.clone(), meters.clone()).await?);
+        let (renewal, stop) = (AsyncMutex::default(), CancellationToken::new());
+        let shared = SharedNamespace { config, meters, services: RwLock::new(services), renewal, stop };
+        let namespace = Self { shared: Arc::new(shared) };
+        tokio::spawn(renewal::begin_anew_when_removed(namespace.clone()));
+        Ok(namespace)
+    }
+
+    fn services(&self) -> Arc<NamespaceServices> {
+        self.shared.services.read().clone()
+    }
+
+    /// The services, for a node that does not want to vote. They are not replaced until it wants to again: the leader
+    /// has to know it by one id.
+    async fn services_that_decline(&self) -> Arc<NamespaceServices> {
+        let _no_renewal = self.shared.renewal.lock().await;
+        let services = self.services();
+        services.resignation.set_declines();
+        services
+    }
+
+    /// Raft's routes, to be served on the administration plane.
+    pub fn routes(&self) -> axum::Router {
+        raft_api::routes(self.clone())
+    }
+
+    /// Carries out a call of `calls::NAMESPACE` by the mount at the other end of `peer`, and returns the response.
+    pub async fn handle(&self, peer: &RpcPeer, request: &[u8]) -> Vec<u8> {
+        self.services().requests.handle(peer, peer.caller(), request).await.into()
+    }
+
+    /// Stops all tasks; this node stays a member. When this returns the folder may be opened again.
+    pub async fn shutdown(&self) {
+        self.shared.stop.cancel();
+        let _no_renewal = self.shared.renewal.lock().await;
+        self.services().stop().await;
+    }
 
     /// Gives up this node's leadership and vote, before it leaves for good.
     pub async fn leave(&self, deadline: Duration) -> Result<(), NamespaceError> {
-        let left = tokio::time::timeout(deadline, self.services.resignation.leave()).await;
+        let services = self.services_that_decline().await;
+        let left = tokio::time::timeout(deadline, services.resignation.leave()).await;
         left.unwrap_or_else(|_| Err(format!("not done within {deadline:?}"))).map_err(NamespaceError::Leave)
     }
 
     /// Reverts [`Namespace::leave`], wherever it was interrupted: this node may be chosen as a voter again. It has to
     /// be called until it returns true.
     pub async fn stay(&self) -> bool {
-        self.services.resignation.stay().await
+        self.services().resignation.stay().await
     }
 
     /// Asks the leader not to choose this node as a voter, while it drains, or with `leaving` false allows it again.
     pub async fn decline(&self, leaving: bool) {
-        self.services.resignation.decline(leaving).await;
+        let services = if leaving { self.services_that_decline().await } else { self.services() };
+        services.resignation.decline(leaving).await;
     }
 
     /// Resolves with the reason when the namespace has failed on this node: a broken disk, a damaged file, another
     /// namespace in the ring. It does not recover by itself; the process should end.
     pub async fn failed(&self) -> String {
-        self.services.raft.failed().await
+        loop {
+            let services = self.services();
+            let reason = services.raft.failed().await;
+            let _no_renewal = self.shared.renewal.lock().await;
+            if Arc::ptr_eq(&services, &self.services()) {
+                return services.raft.failure().unwrap_or(reason);
+            }
+        }
     }
 
     /// The id of the namespace that this node belongs to, or otherwise of the last known leader's.
     pub fn id(&self) -> Option<u64> {
-        self.services.leader.namespace()
+        self.services().leader.namespace()
     }
 
     pub fn is_voter(&self) -> bool {
-        self.services.leader.is_voter()
+        self.services().leader.is_voter()
     }
 
     pub fn is_leader(&self) -> bool {
-        self.services.raft.has_lease()
+        self.services().raft.has_lease()
     }
 
     /// Asks the leader to remove this node from the members; returns whether that is done.
     pub async fn request_removal(&self) -> bool {
-        self.services.resignation.request_removal().await
+        self.services_that_decline().await.resignation.request_removal().await
     }
 
     /// The leader's ring address, as far as this node knows.
     pub fn leader(&self) -> Option<SocketAddr> {
-        self.services.leader.leader()
+        self.services().leader.leader()
     }
 
     /// Ring addresses of the voters, as far as this node knows.
     pub fn voters(&self) -> Vec<SocketAddr> {
-        self.services.leader.voters()
+        self.services().leader.voters()
     }
 
     /// How long the operations and queries took that this node has carried out.
     pub fn operation_latency(&self) -> &Arc<LatencyMeter> {
-        &self.services.requests.latency
+        &self.shared.meters.operations
     }
 
     /// How long appends to the log of this node took until they were on the disk.
     pub fn append_latency(&self) -> &Arc<LatencyMeter> {
-        self.services.log.append_latency()
+        &self.shared.meters.appends
     }
 
     /// The open sessions, at most [`MAX_LISTED_SESSIONS`]; `None` unless this node leads, because mounts are connected
     /// to the leader only.
     pub fn sessions(&self) -> Option<Vec<SessionStatus>> {
-        let NamespaceServices { raft, feed, .. } = &*self.services;
+        let services = self.services();
+        let NamespaceServices { raft, feed, .. } = &*services;
         if !raft.has_lease() {
             return None;
         }
@@ -272,7 +337,8 @@ impl Namespace {
     }
 
     fn lease_status(&self) -> LeaseStatus {
-        let NamespaceServices { feed, requests, .. } = &*self.services;
+        let services = self.services();
+        let NamespaceServices { feed, requests, .. } = &*services;
         let (held, notices) = feed.lease_counts();
         let (waits, waited) = requests.waits.total();
         LeaseStatus {
@@ -288,7 +354,8 @@ impl Namespace {
     }
 
     pub fn status(&self) -> MemberStatus {
-        let NamespaceServices { raft, leader, .. } = &*self.services;
+        let services = self.services();
+        let NamespaceServices { raft, leader, .. } = &*services;
         let metrics = raft.metrics().clone();
         let members = &metrics.membership_config;
         let address = |uid: u64| members.get_node(&uid).map(|member| (uid, member.ring));

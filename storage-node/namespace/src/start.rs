@@ -10,12 +10,13 @@ use std::{
     time::Instant,
 };
 
+use chordfs_history::latency::LatencyMeter;
 use chordfs_types::ring_id::Neighbours;
 use openraft::Config;
 use tokio::sync::watch;
 
 use crate::{
-    NamespaceConfig, NamespaceError, NamespaceServices,
+    NamespaceConfig, NamespaceError, NamespaceMeters, NamespaceServices,
     duties::{self, DutyStarter},
     membership::{
         full_disk,
@@ -47,13 +48,16 @@ use crate::{
         session_feed::SessionFeed,
         state_machine::{NamespaceState, StateMachine},
     },
-    storage::{log_store::LogStore, namespace_id::NamespaceId},
+    storage::{log_file::DamagePolicy, log_store::LogStore, namespace_id::NamespaceId, set_aside::finish_deletion},
 };
 
-pub(crate) async fn start(config: NamespaceConfig) -> Result<NamespaceServices, NamespaceError> {
+pub(crate) async fn start(
+    config: NamespaceConfig,
+    meters: NamespaceMeters,
+) -> Result<NamespaceServices, NamespaceError> {
     let (join, chunks) =
         (config.join.clone(), ChunkWork { deleter: config.deleter.clone(), placer: config.placer.clone() });
-    let member = LocalMember::start(config).await?;
+    let member = LocalMember::start(config, meters).await?;
     let duties = DutyStarter::default();
     let dead_leader = member.track_leader(&duties);
     let membership = member.manage_membership(&duties, join);
@@ -75,10 +79,18 @@ impl NamespaceFolder {
     async fn open(
         dir: &Path,
         config: &NamespaceConfig,
+        append_latency: Arc<LatencyMeter>,
         state: NamespaceState,
         feed: Arc<SessionFeed>,
     ) -> io::Result<Self> {
-        let (log, machine) = open_log(dir.to_owned(), config.uid, config.settings.log_file_bytes, state, feed).await?;
+        let (log_dir, uid, file_bytes) = (dir.to_owned(), config.uid, config.settings.log_file_bytes);
+        let data = config.dir.clone();
+        let opening = move || {
+            finish_deletion(&data)?;
+            let log = LogStore::open_measured(&log_dir, uid, file_bytes, DamagePolicy::Refuse, append_latency)?;
+            Ok::<_, io::Error>((log, StateMachine::open(&log_dir, state, feed)?))
+        };
+        let (log, machine) = tokio::task::spawn_blocking(opening).await.map_err(io::Error::other)??;
         let is_new = log.is_pristine();
         let id = Arc::new(NamespaceId::open(dir, is_new)?);
         let founds = config.create && is_new;
@@ -90,20 +102,6 @@ impl NamespaceFolder {
     }
 }
 
-async fn open_log(
-    dir: PathBuf,
-    uid: u64,
-    file_bytes: u64,
-    state: NamespaceState,
-    feed: Arc<SessionFeed>,
-) -> io::Result<(LogStore, StateMachine)> {
-    let opening = move || {
-        let log = LogStore::open(&dir, uid, file_bytes)?;
-        Ok((log, StateMachine::open(&dir, state, feed)?))
-    };
-    tokio::task::spawn_blocking(opening).await.map_err(io::Error::other)?
-}
-
 /// This node as a member of the namespace, or a future one: its running Raft, and the parts that several services use.
 struct LocalMember {
     raft: Arc<RaftHandle>,
@@ -111,6 +109,7 @@ struct LocalMember {
     network: Network,
     id: Arc<NamespaceId>,
     log: LogStore,
+    meters: NamespaceMeters,
     feed: Arc<SessionFeed>,
     neighbours: watch::Receiver<Neighbours>,
     dir: PathBuf,
@@ -131,12 +130,12 @@ struct MembershipServices {
 }
 
 impl LocalMember {
-    async fn start(config: NamespaceConfig) -> Result<Self, NamespaceError> {
+    async fn start(config: NamespaceConfig, meters: NamespaceMeters) -> Result<Self, NamespaceError> {
         // Only a ring's first node may lead before it has asked its neighbours.
         let raft_config = raft_config(&config.settings, config.join.is_empty()).map_err(NamespaceError::Settings)?;
         let dir = config.dir.join("namespace");
         let (state, feed) = (NamespaceState::default(), Arc::new(SessionFeed::of_node(config.uid)));
-        let opened = NamespaceFolder::open(&dir, &config, state.clone(), feed.clone()).await;
+        let opened = NamespaceFolder::open(&dir, &config, meters.appends.clone(), state.clone(), feed.clone()).await;
         let folder = opened.map_err(|source| NamespaceError::Open { dir: dir.clone(), source })?;
         let NamespaceConfig { uid, node, neighbours, pool, settings, .. } = config;
         let NamespaceFolder { log, id, no_vote_before, .. } = &folder;
@@ -145,7 +144,7 @@ impl LocalMember {
         let raft = start_raft(uid, node, raft_config, network.clone(), folder).await?;
         let raft = Arc::new(RaftHandle::new(uid, node, raft, state, settings));
         let leader = Arc::new(LeaderTracking::new(raft.clone(), id.clone(), network.clone(), neighbours.clone()));
-        Ok(Self { raft, leader, network, id, log, feed, neighbours, dir, no_vote_before })
+        Ok(Self { raft, leader, network, id, log, meters, feed, neighbours, dir, no_vote_before })
     }
 
     /// Keeps the leader's address current, and replaces a leader whose process has ended.
@@ -171,7 +170,7 @@ impl LocalMember {
         let requests = leave_requests.clone();
         let manager = VoterManager::new(raft.clone(), requests, id.clone(), network.clone(), neighbours.clone());
         let (raft, leader, network) = (raft.clone(), leader.clone(), network.clone());
-        let resignation = Arc::new(VoterResignation { raft, leader, network });
+        let resignation = Arc::new(VoterResignation::new(raft, leader, network));
         duties.start(missing::report(self.leader.clone()));
         duties.start(voter_watch::report(self.raft.clone(), self.leader.clone()));
         let watching = guard.clone();
@@ -197,7 +196,7 @@ impl LocalMember {
         dead_leader: Arc<DeadLeaderDetector>,
         membership: MembershipServices,
     ) -> NamespaceServices {
-        let Self { raft, leader, id, log, feed, dir, no_vote_before, .. } = self;
+        let Self { raft, leader, id, log, meters, feed, dir, no_vote_before, .. } = self;
         let MembershipServices { leave_requests: requests, resignation, .. } = membership;
         let api =
             RaftApi { raft: raft.clone(), leader: leader.clone(), dead_leader, requests, id, dir, no_vote_before };
@@ -205,7 +204,7 @@ impl LocalMember {
             raft: raft.clone(),
             leader: leader.clone(),
             feed: feed.clone(),
-            latency: Arc::default(),
+            latency: meters.operations,
             waits: LeaseWaits::default(),
             stop: duties.stop.clone(),
             tasks: duties.tasks.clone(),

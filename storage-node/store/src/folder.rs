@@ -15,7 +15,10 @@ use std::{
     io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use chordfs_files::{create_folder_durably, replace_durably, sync_folder};
@@ -54,7 +57,7 @@ pub struct DataFolder {
 #[derive(Debug)]
 struct OpenFolder {
     path: PathBuf,
-    node_uid: u64,
+    node_uid: AtomicU64,
     is_new: bool,
     _lock: Flock<File>,
 }
@@ -76,7 +79,9 @@ impl DataFolder {
                 (make_uid(path)?, true)
             }
         };
-        Ok(Self { inner: Arc::new(OpenFolder { path: path.to_owned(), node_uid, is_new, _lock: lock }) })
+        Ok(Self {
+            inner: Arc::new(OpenFolder { path: path.to_owned(), node_uid: node_uid.into(), is_new, _lock: lock }),
+        })
     }
 
     pub fn path(&self) -> &Path {
@@ -85,7 +90,7 @@ impl DataFolder {
 
     /// Identifies this disk's data: a folder that was emptied gets another number, even on the same machine.
     pub fn node_uid(&self) -> u64 {
-        self.inner.node_uid
+        self.inner.node_uid.load(Relaxed)
     }
 
     /// Whether the folder got its uid when it was opened.
@@ -93,12 +98,12 @@ impl DataFolder {
         self.inner.is_new
     }
 
-    /// Gives the folder another uid: to its peers this node is then one that they have never met. For a node that has
-    /// lost what it promised under the former one.
-    pub fn renew_uid(self) -> Result<Self, FolderError> {
+    /// Gives the folder another uid and returns it: to its peers this node is then one that they have never met. For a
+    /// node that no longer has what it promised under the former one.
+    pub fn renew_uid(&self) -> Result<u64, FolderError> {
         let node_uid = make_uid(self.path())?;
-        let inner = Arc::try_unwrap(self.inner).unwrap_or_else(|_| panic!("the uid is renewed before it is used"));
-        Ok(Self { inner: Arc::new(OpenFolder { node_uid, ..inner }) })
+        self.inner.node_uid.store(node_uid, Relaxed);
+        Ok(node_uid)
     }
 
     /// Returns the path of the sub-folder `name`, and creates it if it does not exist.
@@ -228,7 +233,7 @@ mod tests {
         let uid = DataFolder::open(one.path().join("deep/er")).unwrap().node_uid();
         assert_eq!(DataFolder::open(one.path().join("deep/er")).unwrap().node_uid(), uid);
         assert_ne!(DataFolder::open(other.path()).unwrap().node_uid(), uid);
-        let renewed = DataFolder::open(one.path().join("deep/er")).unwrap().renew_uid().unwrap().node_uid();
+        let renewed = DataFolder::open(one.path().join("deep/er")).unwrap().renew_uid().unwrap();
         assert_ne!(renewed, uid);
         assert_eq!(DataFolder::open(one.path().join("deep/er")).unwrap().node_uid(), renewed);
     }
@@ -239,7 +244,7 @@ mod tests {
         let recording = Recording::start(dir.path());
         let former = DataFolder::open(dir.path().join("data")).unwrap().node_uid();
         let opened = recording.steps();
-        let renewed = DataFolder::open(dir.path().join("data")).unwrap().renew_uid().unwrap().node_uid();
+        let renewed = DataFolder::open(dir.path().join("data")).unwrap().renew_uid().unwrap();
         for step in 0..=recording.steps() {
             for seed in 0..8 {
                 let after = tempfile::tempdir().unwrap();

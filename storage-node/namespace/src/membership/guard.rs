@@ -156,6 +156,7 @@ mod tests {
             leader: None,
             voters: vec![ring; voters],
             members: Vec::new(),
+            members_committed: true,
             dead_leader: None,
         };
         assert!(has_precedence(5, &other(Some(4), 1)) && !has_precedence(4, &other(Some(5), 1)), "the older one stays");

@@ -1,6 +1,12 @@
 //! Giving up leadership and the vote in good order, before the node leaves for good.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use crate::{
     raft::{handle::RaftHandle, leader::LeaderTracking, network::Network},
@@ -10,12 +16,27 @@ use crate::{
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 
 pub(crate) struct VoterResignation {
-    pub raft: Arc<RaftHandle>,
-    pub leader: Arc<LeaderTracking>,
-    pub network: Network,
+    raft: Arc<RaftHandle>,
+    leader: Arc<LeaderTracking>,
+    network: Network,
+    /// The leader was asked not to choose this node, and not yet to choose it again.
+    declines: AtomicBool,
 }
 
 impl VoterResignation {
+    pub(crate) fn new(raft: Arc<RaftHandle>, leader: Arc<LeaderTracking>, network: Network) -> Self {
+        Self { raft, leader, network, declines: AtomicBool::new(false) }
+    }
+
+    /// Whether this node does not want to vote: it leaves, or its disk is full.
+    pub(crate) fn declines(&self) -> bool {
+        self.declines.load(Relaxed)
+    }
+
+    pub(crate) fn set_declines(&self) {
+        self.declines.store(true, Relaxed);
+    }
+
     pub(crate) fn is_voter(&self) -> bool {
         self.leader.is_voter()
     }
@@ -74,6 +95,7 @@ impl VoterResignation {
     /// Asks the leader not to choose this node as a voter, or allows it again. The next leader does not know the
     /// request, so it has to be repeated.
     pub(crate) async fn decline(&self, leaving: bool) {
+        self.declines.store(leaving, Relaxed);
         let Some(leader) = self.leader.other_leader() else { return };
         if let Err(reason) = self.network.report_leaving(admin_address(leader), self.raft.uid(), leaving).await {
             tracing::debug!(reason, leaving, "cannot report to the leader whether this node may vote");
@@ -83,6 +105,7 @@ impl VoterResignation {
     /// Takes one step towards being eligible as a voter again; returns whether that is done. A leader that has begun to
     /// hand over has lost its lease for good, so another node has to lead first: otherwise none would.
     pub(crate) async fn stay(&self) -> bool {
+        self.declines.store(false, Relaxed);
         if let Some(term) = self.raft.holds_term() {
             if !self.raft.is_handing_over(term) {
                 return true;

@@ -168,6 +168,13 @@ impl RaftHandle {
         self.metrics().membership_config.voter_ids().any(|uid| uid == self.uid)
     }
 
+    /// Returns whether the members that this node knows are stored by a majority: no other leader can undo the change
+    /// that made them the members.
+    pub(crate) fn members_are_committed(&self) -> bool {
+        let changed = *self.metrics().membership_config.log_id();
+        changed <= self.state.last_applied()
+    }
+
     pub(crate) fn is_only_voter(&self) -> bool {
         self.metrics().membership_config.voter_ids().eq([self.uid])
     }

@@ -137,6 +137,13 @@ impl LeaderTracking {
         self.learn(self.ask([leader]).await)
     }
 
+    /// The answer of this namespace's leader, if another node leads it.
+    pub(crate) async fn ask_leader(&self) -> Option<MemberIdentity> {
+        let leader = self.other_leader()?;
+        let answer = self.ask([leader]).await.pop()?;
+        (answer.leads && answer.namespace == self.id.get()).then_some(answer)
+    }
+
     /// Asks all nodes that might know the leader, and then the nodes that they name.
     async fn search(&self) -> bool {
         let first = self.ask(self.acquaintances()).await;

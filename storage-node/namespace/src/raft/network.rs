@@ -62,6 +62,9 @@ pub(crate) struct MemberIdentity {
     /// Ids of the voters and the learners, as far as the node knows.
     #[serde(default)]
     pub members: Vec<u64>,
+    /// A majority has stored that these are the members.
+    #[serde(default)]
+    pub members_committed: bool,
     /// The term whose leader the node finds dead, and does not follow at present.
     #[serde(default)]
     pub dead_leader: Option<u64>,

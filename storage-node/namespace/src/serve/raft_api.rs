@@ -10,7 +10,7 @@ use std::{
 use axum::{
     Json, Router,
     body::{Body, BodyDataStream, HttpBody},
-    extract::{DefaultBodyLimit, Query, State},
+    extract::{DefaultBodyLimit, FromRef, Query, State},
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt;
 
 use crate::{
+    Namespace,
     membership::voter_manager::LeaveRequests,
     raft::{dead_leader::DeadLeaderDetector, handle::RaftHandle, leader::LeaderTracking, network::MemberIdentity},
     raft_types::{SnapshotMeta, TypeConfig, Vote, pack, unpack},
@@ -49,7 +50,8 @@ pub(crate) struct RaftApi {
     pub no_vote_before: Option<Instant>,
 }
 
-pub(crate) fn routes(api: Arc<RaftApi>) -> Router {
+/// `namespace` replaces its API when it begins anew.
+pub(crate) fn routes(namespace: Namespace) -> Router {
     Router::new()
         .route("/raft/append", post(append))
         .route("/raft/vote", post(vote))
@@ -58,7 +60,13 @@ pub(crate) fn routes(api: Arc<RaftApi>) -> Router {
         .route("/raft/snapshot", post(install_snapshot).layer(DefaultBodyLimit::disable()))
         .route("/raft/identity", get(identity))
         .route("/raft/leave", post(leave))
-        .with_state(api)
+        .with_state(namespace)
+}
+
+impl FromRef<Namespace> for Arc<RaftApi> {
+    fn from_ref(namespace: &Namespace) -> Self {
+        namespace.services().api.clone()
+    }
 }
 
 #[derive(Deserialize)]
@@ -184,6 +192,7 @@ impl RaftApi {
             leader: self.leader.leader(),
             voters: self.leader.voters(),
             members: self.raft.metrics().membership_config.nodes().map(|(uid, _)| *uid).collect(),
+            members_committed: self.raft.members_are_committed(),
             dead_leader: self.dead_leader.report(),
         }
     }

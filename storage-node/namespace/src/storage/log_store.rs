@@ -42,7 +42,6 @@ pub(crate) struct LogStore {
     /// Shared with the writer, which saves it now and then.
     committed: Arc<Mutex<Option<LogId>>>,
     disk_space: Arc<DiskSpace>,
-    append_latency: Arc<LatencyMeter>,
 }
 
 #[derive(Default)]
@@ -56,13 +55,24 @@ struct Memory {
 }
 
 impl LogStore {
-    /// Opens or creates the log in `dir`, which belongs to the node `uid` for ever: the log of another id is refused,
-    /// and so is a damaged one.
+    #[cfg(test)]
     pub(crate) fn open(dir: &Path, uid: u64, file_bytes: u64) -> io::Result<Self> {
         Self::open_with(dir, uid, file_bytes, DamagePolicy::Refuse)
     }
 
     pub(crate) fn open_with(dir: &Path, uid: u64, file_bytes: u64, policy: DamagePolicy) -> io::Result<Self> {
+        Self::open_measured(dir, uid, file_bytes, policy, Arc::default())
+    }
+
+    /// Opens or creates the log in `dir`, which belongs to the node `uid` for ever: the log of another id is refused,
+    /// and so is a damaged one unless `policy` allows a cut. `append_latency` measures how long appends take until they are on the disk.
+    pub(crate) fn open_measured(
+        dir: &Path,
+        uid: u64,
+        file_bytes: u64,
+        policy: DamagePolicy,
+        append_latency: Arc<LatencyMeter>,
+    ) -> io::Result<Self> {
         chordfs_files::create_folder_durably(dir, 0o700)?;
         // A killed process leaves names that it did not sync, and what is done below relies on what is read here.
         chordfs_files::sync_folder(dir)?;
@@ -85,12 +95,11 @@ impl LogStore {
         }
         // A snapshot that was being installed may be committed further than this log reaches.
         let committed = Arc::new(Mutex::new(progress.committed.min(memory.last())));
-        let (disk_space, append_latency) = (Arc::new(DiskSpace::default()), Arc::<LatencyMeter>::default());
+        let disk_space = Arc::new(DiskSpace::default());
         let space = disk_space.clone();
-        let writer =
-            LogWriter::new(dir.to_path_buf(), files, file_bytes, space, append_latency.clone(), committed.clone());
+        let writer = LogWriter::new(dir.to_path_buf(), files, file_bytes, space, append_latency, committed.clone());
         let writer = WriterQueue::start(writer)?;
-        Ok(Self { uid, memory: Arc::new(RwLock::new(memory)), writer, committed, disk_space, append_latency })
+        Ok(Self { uid, memory: Arc::new(RwLock::new(memory)), writer, committed, disk_space })
     }
 
     /// Ends the cut of damage that an open with [`DamagePolicy::Cut`] has begun in `dir`: the log is what it is now.
@@ -128,11 +137,6 @@ impl LogStore {
     /// Whether the disk has space for the log.
     pub(crate) fn disk_space(&self) -> &Arc<DiskSpace> {
         &self.disk_space
-    }
-
-    /// How long appends take until they are on the disk.
-    pub(crate) fn append_latency(&self) -> &Arc<LatencyMeter> {
-        &self.append_latency
     }
 
     /// Writes that find the disk full fail from now on, instead of waiting for space: Raft waits for its writes when it

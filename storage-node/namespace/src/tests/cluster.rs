@@ -77,7 +77,7 @@ async fn a_node_whose_vote_waits_for_space_stops() {
     eventually("it follows the leader", || async { node.namespace.status().leader_confirmed.then_some(()) }).await;
     disk.fail(0, usize::MAX, libc::ENOSPC);
     leader.stop().await;
-    let log = node.namespace.services.log.clone();
+    let log = node.namespace.services().log.clone();
     eventually("its vote waits for space", || async { (!log.disk_space().full_for().is_zero()).then_some(()) }).await;
     tokio::time::timeout(Duration::from_secs(10), node.stop()).await.expect("it stops although there is no space");
 }
@@ -97,7 +97,7 @@ async fn a_new_member_that_lags_far_behind_receives_a_snapshot() {
     }
     let [first] = nodes;
     eventually("the log is purged", || async {
-        let entries = first.namespace.services.raft.metrics().purged?;
+        let entries = first.namespace.services().raft.metrics().purged?;
         (entries.index > 100).then_some(())
     })
     .await;
@@ -107,7 +107,7 @@ async fn a_new_member_that_lags_far_behind_receives_a_snapshot() {
     eventually("both vote", || async { nodes.iter().all(|node| node.namespace.is_voter()).then_some(()) }).await;
     assert!(nodes[1].namespace.status().snapshot_index.is_some(), "it has received a snapshot");
     eventually("both have the same tables", || async {
-        let [a, b] = [0, 1].map(|at| nodes[at].namespace.services.raft.state().tables());
+        let [a, b] = [0, 1].map(|at| nodes[at].namespace.services().raft.state().tables());
         (a == b).then_some(())
     })
     .await;
@@ -190,6 +190,39 @@ async fn a_node_that_lost_its_disk_votes_again_under_its_new_id() {
         (voters.get(&999) == Some(&ring) && !voters.contains_key(&old) && voters.len() == 3).then_some(())
     })
     .await;
+}
+
+/// It kept the tables of that time in its memory, and asked for votes for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_voter_that_was_removed_while_it_was_away_begins_anew_and_can_vote_again() {
+    let mut nodes = cluster(4, with_short_member_timeout()).await;
+    let session = open_session(&nodes, 1).await;
+    apply(&nodes, &make(session, 1, "file")).await.unwrap();
+    let away = nodes.iter().position(|node| node.namespace.is_voter() && !node.namespace.is_leader()).unwrap();
+    let away = nodes.remove(away).stop().await;
+    let former = away.uid;
+    eventually("the fourth votes instead", || async {
+        nodes.iter().all(|node| node.namespace.is_voter()).then_some(())
+    })
+    .await;
+
+    let back = away.restart().await;
+    eventually("it has begun anew", || async { (back.namespace.status().uid != former).then_some(()) }).await;
+    let status = back.namespace.status();
+    assert_eq!((status.voter, status.last_log_index, status.applied_index), (false, None, None));
+
+    let gone = nodes.iter().position(|node| !node.namespace.is_leader()).unwrap();
+    nodes.remove(gone).stop().await;
+    nodes.push(back);
+    eventually("it votes again", || async { nodes.iter().all(|node| node.namespace.is_voter()).then_some(()) }).await;
+    wait_for_equal_tables(&nodes).await;
+    let back = nodes.pop().unwrap().stop().await.restart().await;
+    nodes.push(back);
+    eventually("it votes after a restart", || async {
+        nodes.iter().all(|node| node.namespace.is_voter()).then_some(())
+    })
+    .await;
+    assert!(query(&nodes, lookup("file")).await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -287,7 +320,7 @@ async fn the_survivor_of_two_continues_at_an_operators_request_and_takes_the_oth
     // not jumped, would lead to other tables.
     nodes.push(second.restart().await);
     eventually("both vote again and agree", || async {
-        let [a, b] = [0, 1].map(|at| nodes[at].namespace.services.raft.state().tables());
+        let [a, b] = [0, 1].map(|at| nodes[at].namespace.services().raft.state().tables());
         let leader = &nodes[leader_at(&nodes)?];
         (a == b && leader.namespace.status().voters.len() == 2).then_some(())
     })
@@ -334,7 +367,7 @@ async fn a_session_that_sends_nothing_is_closed_and_one_that_renews_its_lease_is
     eventually("the idle session is closed", || async {
         let answer = nodes[0].ask(&active_peer, KEEP_ALIVE).await;
         assert!(matches!(answer, Response::Alive { .. }), "{answer:?}");
-        (!nodes[0].namespace.services.raft.state().has_session(idle)).then_some(())
+        (!nodes[0].namespace.services().raft.state().has_session(idle)).then_some(())
     })
     .await;
     let answer = nodes[0].ask(&idle_peer, KEEP_ALIVE).await;
@@ -352,7 +385,8 @@ async fn a_silent_mount_is_suspended_resumes_when_it_attaches_and_is_closed_afte
         ..NamespaceSettings::default()
     };
     let nodes = [Node::start(1, true, settings).await];
-    let state = nodes[0].namespace.services.raft.state();
+    let services = nodes[0].namespace.services();
+    let state = services.raft.state();
     let (mount, peer) = (open_session_that(true, &nodes, 1).await, Peer::new());
     let attach = || Request::Attach { session: mount, claims: Vec::new() };
     assert_eq!(nodes[0].ask(&peer, attach()).await, Response::Attached);

@@ -79,6 +79,7 @@ impl Node {
         let log = deleted.clone();
         let config = NamespaceConfig {
             uid,
+            renew_uid: Arc::new(move || Ok(uid + 1_000_000)),
             node: ring,
             dir: PathBuf::from(dir.path()),
             neighbours: neighbours.subscribe(),
@@ -107,12 +108,14 @@ impl Node {
         self.namespace.shutdown().await;
         self.stop.cancel();
         tokio::time::timeout(LONG, self.servers.wait()).await.unwrap();
-        let Self { uid, ring, dir, neighbours, settings, .. } = self;
+        let uid = self.namespace.status().uid;
+        let Self { ring, dir, neighbours, settings, .. } = self;
         StoppedNode { uid, ring, dir, neighbours, settings }
     }
 
     pub(super) async fn ask(&self, peer: &Peer, request: Request) -> Response {
-        let answer = self.namespace.services.requests.handle(peer, &RemoteCaller::Unchecked, &encode(&request)).await;
+        let services = self.namespace.services();
+        let answer = services.requests.handle(peer, &RemoteCaller::Unchecked, &encode(&request)).await;
         decode(&answer).unwrap()
     }
 }
@@ -223,7 +226,7 @@ pub(super) async fn restart_all(stopped: Vec<StoppedNode>) -> Vec<Node> {
 
 pub(super) async fn wait_for_equal_tables(nodes: &[Node]) {
     eventually("all have the same tables", || async {
-        let tables: Vec<_> = nodes.iter().map(|node| node.namespace.services.raft.state().tables()).collect();
+        let tables: Vec<_> = nodes.iter().map(|node| node.namespace.services().raft.state().tables()).collect();
         tables.iter().all(|table| *table == tables[0]).then_some(())
     })
     .await;

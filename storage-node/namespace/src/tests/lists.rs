@@ -62,7 +62,7 @@ async fn a_list_is_one_entry_with_a_result_for_each_operation() {
         by(session, 6, Change::SetAttr { ino: below, set: SetAttr { mode: Some(0o600), ..SetAttr::default() } }),
         make(session, 7, "g"),
     ];
-    let applied = || nodes[0].namespace.services.raft.state().applied_index();
+    let applied = || nodes[0].namespace.services().raft.state().applied_index();
     let before = applied();
     let results = apply_list(&nodes, &ops).await;
     assert_eq!(applied(), before + 1);

@@ -143,12 +143,12 @@ async fn save(node: &StoppedNode, tables: Tables) {
 
 async fn snapshot(node: &Node) {
     let applied = node.namespace.status().applied_index;
-    node.namespace.services.raft.openraft().trigger().snapshot().await.unwrap();
+    node.namespace.services().raft.openraft().trigger().snapshot().await.unwrap();
     when("the snapshot is complete", || node.namespace.status().snapshot_index >= applied).await;
 }
 
 fn inodes(node: &Node) -> u64 {
-    match node.namespace.services.raft.state().query(&Query::StatFs) {
+    match node.namespace.services().raft.state().query(&Query::StatFs) {
         Ok(Answer::StatFs { inodes, .. }) => inodes,
         other => panic!("{other:?}"),
     }
@@ -164,7 +164,7 @@ struct Load {
 impl Load {
     /// Sends operations until `work` is done, and prints for how long they waited.
     async fn during(mut self, what: &str, work: impl Future<Output = ()>) -> Self {
-        let (done, state) = (Arc::new(AtomicBool::new(false)), self.node.namespace.services.raft.state().clone());
+        let (done, state) = (Arc::new(AtomicBool::new(false)), self.node.namespace.services().raft.state().clone());
         state.take_longest_hold();
         let step = Step::begin(what);
         let ended = done.clone();

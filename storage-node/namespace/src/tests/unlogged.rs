@@ -61,7 +61,7 @@ async fn what_a_session_has_answered_comes_before_the_changes_and_answers_of_oth
     let (id, other) = (open_session_that(true, &nodes, 1).await, open_session(&nodes, 2).await);
     let mount = Mount::attach(&nodes[0], id, &[]).await;
     assert_eq!(mount.look_up(&nodes[0], "f").await, [Ino::ROOT]);
-    let last = || nodes[0].namespace.services.raft.state().applied_index();
+    let last = || nodes[0].namespace.services().raft.state().applied_index();
     let before = last();
     let (peer, reader) = (Peer::new(), Peer::new());
     let change = nodes[0].ask(&peer, Request::Apply(make(other, 1, "f")));

@@ -1,10 +1,11 @@
 //! The middle stage: the node's work on chunks and names, on top of its core.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use anyhow::{Context, Result};
-use chordfs_namespace::{Namespace, NamespaceConfig, NamespaceSettings};
+use chordfs_namespace::{Namespace, NamespaceConfig, NamespaceSettings, UidRenewal};
 use chordfs_net::{operator_token::link_token, session::Session};
+use chordfs_store::DataFolder;
 use chordfs_types::chunk_api::REPLICAS;
 use tokio::sync::{Notify, watch};
 use tracing::warn;
@@ -81,6 +82,7 @@ async fn start_namespace(core: &Core) -> Result<Namespace> {
     let config = &core.config;
     let namespace = Namespace::start(NamespaceConfig {
         uid: core.folder.node_uid(),
+        renew_uid: renew_uid(core.folder.clone()),
         node: config.address,
         dir: core.folder.path().to_owned(),
         neighbours: core.ring.watch_storage_nodes(),
@@ -92,6 +94,10 @@ async fn start_namespace(core: &Core) -> Result<Namespace> {
         settings: NamespaceSettings { root_owner: config.root_owner, ..NamespaceSettings::default() },
     });
     Ok(namespace.await?)
+}
+
+fn renew_uid(folder: DataFolder) -> UidRenewal {
+    Arc::new(move || folder.renew_uid().map_err(io::Error::other))
 }
 
 fn writer(core: &Core, namespace: Namespace, repair: Arc<Notify>) -> Writer {

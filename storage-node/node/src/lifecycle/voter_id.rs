@@ -16,10 +16,10 @@ pub(super) fn keep_or_renew(folder: DataFolder) -> Result<DataFolder> {
     let renewed = folder.renew_uid()?;
     warn!(
         former = format!("{former:016x}"),
-        now = format!("{:016x}", renewed.node_uid()),
+        now = format!("{renewed:016x}"),
         "the namespace's log is gone, and with it this node's votes: it continues as a new node under a new id"
     );
-    Ok(renewed)
+    Ok(folder)
 }
 
 #[cfg(test)]

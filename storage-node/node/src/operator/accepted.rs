@@ -75,19 +75,36 @@ impl AcceptedTokens {
     /// Takes over the namespace's list, and brings this node's own token into it.
     pub(super) async fn follow(&self, namespace: &dyn NamespaceClient) -> Result<(), FsError> {
         let listed = list(namespace).await?;
-        let own = listed.iter().find(|token| token.node_uid == self.shared.node_uid);
         let _own_entry = self.shared.own_entry.lock().await;
         let Some(hash) = self.shared.tokens.lock().own else { return Ok(()) };
-        match own {
-            Some(token) if token.hash == hash && token.revoked => self.renew().await,
-            Some(token) if token.hash == hash && token.node == self.shared.node => {}
-            _ => {
-                let SharedTokens { node_uid, node, .. } = *self.shared;
-                _ = namespace.apply(Change::AcceptOperatorToken { node_uid, node, hash }).await?;
-            }
+        if listed.iter().any(|token| token.hash == hash && token.revoked) {
+            self.renew().await;
+        } else {
+            self.list_own(namespace, hash, &listed).await?;
         }
         let valid = listed.iter().filter(|token| !token.revoked).map(|token| token.hash);
         self.shared.tokens.lock().of_ring = valid.collect();
+        Ok(())
+    }
+
+    /// Brings this node's own token into the list, under the node's present uid only: an entry under a former one could
+    /// be revoked without effect.
+    async fn list_own(
+        &self,
+        namespace: &dyn NamespaceClient,
+        hash: TokenHash,
+        listed: &[AcceptedToken],
+    ) -> Result<(), FsError> {
+        let SharedTokens { node_uid, node, .. } = *self.shared;
+        let (own, former): (Vec<&AcceptedToken>, Vec<&AcceptedToken>) =
+            listed.iter().filter(|token| token.hash == hash).partition(|token| token.node_uid == node_uid);
+        if !own.iter().any(|token| token.node == node) {
+            _ = namespace.apply(Change::AcceptOperatorToken { node_uid, node, hash }).await?;
+        }
+        for token in former {
+            let forget = Change::RevokeOperatorToken { node_uid: token.node_uid, forget: true };
+            _ = namespace.apply(forget).await?;
+        }
         Ok(())
     }
 
@@ -195,6 +212,19 @@ mod tests {
         assert!(!one.1.accepts(&other.2) && !other.1.accepts(&other.2), "also its own node refuses it");
         let renewed = read_token(&token_path(other.0.path())).unwrap();
         assert!(one.1.accepts(&renewed) && other.1.accepts(&renewed) && one.1.accepts(&one.2));
+    }
+
+    /// The entry under the former uid stayed, and revoking it had no effect.
+    #[tokio::test]
+    async fn a_node_with_a_new_uid_has_one_entry() {
+        let namespace = CountingTables::default();
+        let (dir, tokens, own) = node(1);
+        tokens.follow(&namespace).await.unwrap();
+        let renewed = AcceptedTokens::start(dir.path().to_owned(), 7, ([10, 0, 0, 1], 5057).into()).unwrap();
+        renewed.follow(&namespace).await.unwrap();
+        let listed = list(&namespace).await.unwrap();
+        assert_eq!(listed.iter().map(|token| token.node_uid).collect::<Vec<_>>(), [7]);
+        assert!(renewed.accepts(&own));
     }
 
     /// A drained node's token was accepted for ever: whoever got its old data folder could change the ring.
