@@ -22,7 +22,7 @@ use chordfs_net::{
 };
 use chordfs_types::{
     fs_error::FsError,
-    namespace::{Answer, FileKind, Ino, Query},
+    namespace::{Answer, EntryName, FileKind, Ino, Query},
 };
 use fuser::{BackgroundSession, MountOption, SessionACL};
 use futures_util::FutureExt;
@@ -108,12 +108,13 @@ async fn connect(config: &Config, target: &Path) -> Result<(Connected, Events), 
     let nodes = config.source.resolve().await?;
     let access = ring_access(config, target, &nodes).await?;
     let (connector, read_only) = (access.connector().clone(), access.role() == Some(Role::ReadOnlyClient));
+    let folder = mounted_folder(&config.source, &access)?;
     let (session, events) = open_session(config, target, nodes.clone(), connector.clone()).await?;
     let (leader, known) = (session.clone(), nodes.clone());
     tokio::spawn(access.keep_valid(move || leader.leader().into_iter().chain(known.iter().copied()).collect()));
     let urgency = Arc::<Urgency>::default();
     let (namespace, write_back) = namespace(&session, config, urgency.clone());
-    let root = root_inode(&*namespace, &config.source).await?;
+    let root = root_inode(&*namespace, &config.source, &folder).await?;
     let (notices, queue) = Notices::new();
     let chunks = chunk_client(nodes, connector, &session, &config.options);
     chunks.set_references(Arc::new(session.clone()));
@@ -169,11 +170,29 @@ fn namespace(
     (write_back.clone(), Some(write_back))
 }
 
+/// The folder that becomes the root of the mount: the named one, or that to which this mount is bound.
+fn mounted_folder(source: &MountSource, access: &RingAccess) -> Result<Vec<EntryName>, MountError> {
+    let bound =
+        access.folder().map_err(|error| MountError::failure(format!("the folder of this identity: {error}")))?;
+    if source.path.is_empty() {
+        return Ok(bound);
+    }
+    if source.path.starts_with(&bound) {
+        return Ok(source.path.clone());
+    }
+    let bound: String = bound.iter().map(|name| format!("/{name}")).collect();
+    Err(MountError::failure(format!("the ring lets this mount see {bound} only, and {source} names another folder")))
+}
+
 /// Looks the folder up step by step, so that it is known where its own folders are.
-async fn root_inode(namespace: &dyn NamespaceClient, source: &MountSource) -> Result<Ino, MountError> {
+async fn root_inode(
+    namespace: &dyn NamespaceClient,
+    source: &MountSource,
+    folder: &[EntryName],
+) -> Result<Ino, MountError> {
     let wrong = |why: &dyn std::fmt::Display| MountError::failure(format!("the folder named by {source}: {why}"));
     let mut at = Ino::ROOT;
-    for name in &source.path {
+    for name in folder {
         match namespace.query(Query::Lookup { parent: at, name: name.clone() }).await {
             Ok(Answer::Attr(attr)) if attr.kind == FileKind::Directory => at = attr.ino,
             Ok(Answer::Attr(_)) => return Err(wrong(&FsError::NotDirectory)),

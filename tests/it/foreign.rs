@@ -63,6 +63,35 @@ fn a_foreign_member_owns_keys_and_others_keep_them() {
     assert_clean(&cluster);
 }
 
+/// It speaks no TLS, so it is reached plainly, and only there where the operator allows it.
+#[test]
+fn a_foreign_member_of_a_ring_with_identities_takes_part_in_look_ups_and_stores_nothing() {
+    let mut cluster = Cluster::empty();
+    cluster.run_args = vec!["--tls"];
+    (0..3).for_each(|_| {
+        cluster.add();
+    });
+    cluster.wait_settled();
+    let mount = TempMount::new(&cluster);
+    fs::write(mount.join("before"), tree::bytes(1, 400_000)).unwrap();
+    let victim = RawRpc::connect(cluster.ip(0)).unwrap().node("get_info", vec![]).unwrap();
+    let id = (victim.id as u32).wrapping_sub(1);
+    let [a, b, c, _] = cluster.ip(0).octets();
+    let foreign =
+        ForeignNode::join(SocketAddr::from(([a, b, c, 200], 5057)), id, SocketAddr::from((cluster.ip(1), 5057)));
+    wait_for_states(&cluster, &["foreign", "up", "up", "up"]);
+    look_ups_through_it(&cluster, &foreign, id);
+    fs::write(mount.join("after"), tree::bytes(2, 400_000)).unwrap();
+    let fresh = TempMount::new(&cluster);
+    for (name, seed) in [("before", 1), ("after", 2)] {
+        assert!(fs::read(fresh.join(name)).unwrap() == tree::bytes(seed, 400_000), "{name}");
+    }
+    assert_clean(&cluster);
+    drop(foreign);
+    wait_for_states(&cluster, &["up", "up", "up"]);
+    assert_clean(&cluster);
+}
+
 fn look_ups_through_it(cluster: &Cluster, foreign: &ForeignNode, id: u32) {
     let SocketAddr::V4(address) = foreign.address else { panic!("the tests have IPv4 addresses") };
     let mut through_it = RawRpc::connect(*address.ip()).unwrap();

@@ -1,58 +1,28 @@
 //! A ring with identities: everything works as without, strangers get nothing, and nothing can be read on the wire.
 
+mod folders;
+mod visitors;
+
 use std::{
     fs,
     net::SocketAddr,
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
-    path::{Path, PathBuf},
-    process::Command,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
     thread::{self, JoinHandle},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
-use chordfs_identity::{CertificateAuthority, NewKey, Role, Tls, Validity, new_identity};
-use chordfs_net::{
-    http_pool::HttpPool,
-    identity_client::{Proof, obtain},
-    operator_token::authority_path,
-    rpc::{RpcClient, RpcError},
-    transport::Connector,
-};
-use chordfs_types::{
-    namespace::{self, Change, FileKind, Ino, NamespaceOp, NewNode, Query, Request, Response, Time, decode, encode},
-    operator::OperatorToken,
-};
-use harness::{Cluster, Outcome, TempMount, binary, programs::run_command, wait_for};
-use hyper::{HeaderMap, Method, StatusCode};
-use nix::{
-    mount::{MntFlags, umount2},
-    sys::socket::{setsockopt, sockopt},
-};
-use rmpv::Value;
-use tempfile::TempDir;
+use chordfs_types::namespace::{self, Change, FileKind, Ino, NamespaceOp, NewNode, Query, Request, Response, Time};
+use harness::{Cluster, TempMount, wait_for};
+use hyper::StatusCode;
+use nix::sys::socket::{setsockopt, sockopt};
 use tokio::runtime::Runtime;
 
-const SOON: Duration = Duration::from_secs(30);
-
-fn ring(nodes: usize) -> Cluster {
-    let mut cluster = Cluster::empty();
-    cluster.run_args = vec!["--tls"];
-    for _ in 0..nodes {
-        cluster.add();
-    }
-    cluster.wait_settled();
-    cluster.wait_for_voters(nodes);
-    cluster
-}
-
-fn storage_node(cluster: &Cluster, args: &[&str]) -> Outcome {
-    let address = cluster.ip(0).to_string();
-    run_command(Command::new(binary("storage-node")).args(args).args(["--node", &address]), SOON)
-}
+use self::visitors::{Outsider, SOON, invite, ring, storage_node, visitors};
 
 #[test]
 fn mounts_commands_and_restarts_need_no_step_more() {
@@ -101,83 +71,6 @@ fn a_node_without_an_identity_is_not_let_in() {
     assert_eq!(voters, Some(1));
 }
 
-/// A program that may reach the ports of a ring.
-struct Visitor {
-    name: &'static str,
-    connector: Connector,
-}
-
-fn credentials(cluster: &Cluster, runtime: &Runtime, role: Role) -> Connector {
-    let authority = CertificateAuthority::load(&authority_path(&cluster.nodes[0].data)).unwrap();
-    let pinned = Connector::pinned(authority.fingerprint()).unwrap();
-    let token: OperatorToken = cluster.operator_token(0).parse().unwrap();
-    let node = SocketAddr::from((cluster.ip(0), 5057));
-    let obtained = runtime
-        .block_on({
-            let key = NewKey::generate().unwrap();
-            async move { obtain(&pinned, &[node], &key, &Proof::Operator(token), role, "visitor", SOON).await }
-        })
-        .unwrap();
-    Connector::over(&Tls::new(&obtained.credentials).unwrap())
-}
-
-/// A certificate of an authority that shows itself as the ring's, and so gets past the client's own check.
-fn forged(cluster: &Cluster, validity: Validity, own: bool) -> Connector {
-    let real = CertificateAuthority::load(&authority_path(&cluster.nodes[0].data)).unwrap();
-    let other = CertificateAuthority::create(SystemTime::now()).unwrap();
-    let signer = if own { &real } else { &other };
-    let (key, identity) = (NewKey::generate().unwrap(), new_identity(Role::Node, "forged", None).unwrap());
-    let certificate = signer.issue(&key.request().unwrap(), &identity, validity).unwrap();
-    let credentials = key.certified(&certificate, real.certificate()).unwrap();
-    Connector::over(&Tls::new(&credentials).unwrap())
-}
-
-fn visitors(cluster: &Cluster, runtime: &Runtime) -> Vec<Visitor> {
-    let authority = CertificateAuthority::load(&authority_path(&cluster.nodes[0].data)).unwrap();
-    let (now, hour) = (SystemTime::now(), Duration::from_secs(3600));
-    let past = Validity { begins: now - 3 * hour, expires: now - 2 * hour };
-    let visitor = |name, connector| Visitor { name, connector };
-    vec![
-        visitor("plain", Connector::Plain),
-        visitor("no certificate", Connector::pinned(authority.fingerprint()).unwrap()),
-        visitor("another ring's", forged(cluster, Validity::starting(now, hour), false)),
-        visitor("expired", forged(cluster, past, true)),
-        visitor("metrics", credentials(cluster, runtime, Role::Metrics)),
-        visitor("read-only-client", credentials(cluster, runtime, Role::ReadOnlyClient)),
-        visitor("client", credentials(cluster, runtime, Role::Client)),
-    ]
-}
-
-impl Visitor {
-    /// The status of an HTTP call; `None`: no connection.
-    async fn call(&self, address: SocketAddr, method: &str, path: &str) -> Option<StatusCode> {
-        let pool = HttpPool::over(self.connector.clone());
-        let method: Method = method.parse().unwrap();
-        let answer = pool.request(address, method, path, HeaderMap::new(), vec![b"{}".as_slice().into()], SOON).await;
-        answer.ok().map(|answer| answer.status)
-    }
-
-    /// The answer to a call on 5057; `None`: no connection, or the call is refused.
-    async fn rpc(&self, address: SocketAddr, method: &str, params: Vec<Value>) -> Option<Value> {
-        let client = RpcClient::dial(&self.connector, address, SOON).await.ok()?;
-        match client.call(method, params, SOON).await {
-            Ok(answer) => Some(answer),
-            Err(RpcError::Remote { error, .. }) => {
-                assert!(error.as_str().is_some_and(|text| text.len() > 20), "{}: {method}: {error}", self.name);
-                None
-            }
-            Err(_) => None,
-        }
-    }
-
-    async fn namespace(&self, address: SocketAddr, request: Request) -> Option<Response> {
-        let answer =
-            self.rpc(address, namespace::calls::NAMESPACE, vec![Value::Binary(encode(&request).to_vec())]).await?;
-        let Value::Binary(bytes) = answer else { panic!("{}: {answer}", self.name) };
-        Some(decode(&bytes).unwrap())
-    }
-}
-
 /// What anybody who reached the ports could do to a ring without identities, and who may now.
 #[test]
 fn each_role_may_do_what_it_needs_and_strangers_nothing() {
@@ -197,7 +90,7 @@ fn each_role_may_do_what_it_needs_and_strangers_nothing() {
         (files, "GET", "/chunks/list?after=0&upto=0&from=0", &[]),
         (files, "POST", "/chunks/gone", &[]),
         (files, "DELETE", "/missing", &["client"]),
-        (admin, "GET", "/healthz", &["plain", "no certificate", "metrics", "read-only-client", "client"]),
+        (admin, "GET", "/healthz", &["plain", "no certificate", "expired", "metrics", "read-only-client", "client"]),
         (admin, "GET", "/metrics", &["plain", "metrics", "read-only-client", "client"]),
         (admin, "GET", "/chunks", &[]),
         (admin, "POST", "/raft/append?to=1&of=1", &[]),
@@ -217,7 +110,7 @@ fn each_role_may_do_what_it_needs_and_strangers_nothing() {
         for (method, path) in [("POST", "/drain?allow_fewer_copies=true"), ("PUT", "/config"), ("POST", "/delete-all")]
         {
             let status = runtime.block_on(visitor.call(admin, method, path));
-            let connects = !["another ring's", "expired"].contains(&visitor.name);
+            let connects = visitor.name != "another ring's";
             let expected = connects.then_some(StatusCode::UNAUTHORIZED);
             assert_eq!(status, expected, "{}: {path}", visitor.name);
         }
@@ -279,48 +172,6 @@ fn make(session: namespace::SessionId, name: &str) -> Request {
     let change = Change::Make { parent: Ino::ROOT, name, node, exclusive: true };
     let origin = Some(namespace::OpId { session, sequence: 1, answered_below: 1 });
     Request::Apply(NamespaceOp { origin, now: Time::now(), change })
-}
-
-/// A user of another machine: knows no node's folder, and keeps identities of his own.
-struct Outsider {
-    folder: TempDir,
-}
-
-impl Outsider {
-    fn new() -> Self {
-        let folder = TempDir::with_prefix("chordfs-outsider-").unwrap();
-        fs::create_dir(folder.path().join("mnt")).unwrap();
-        Self { folder }
-    }
-
-    fn point(&self) -> PathBuf {
-        self.folder.path().join("mnt")
-    }
-
-    fn mount(&self, source: &str) -> Outcome {
-        let mut command = Command::new(binary("mount.chordfs"));
-        command.arg(source).arg(self.point()).args(["-o", "deadline=5"]);
-        command.env("CHORDFS_RUNTIME_DIR", self.folder.path().join("run"));
-        command.env("CHORDFS_IDENTITIES", self.folder.path().join("identities"));
-        run_command(&mut command, Duration::from_secs(60))
-    }
-
-    fn unmount(&self) {
-        harness::run("umount", &[&self.point()], Path::new("/")).ok();
-    }
-}
-
-impl Drop for Outsider {
-    fn drop(&mut self) {
-        // Fails if nothing is mounted.
-        let _ = umount2(&self.point(), MntFlags::MNT_FORCE | MntFlags::MNT_DETACH);
-    }
-}
-
-fn invite(cluster: &Cluster, args: &[&str]) -> String {
-    let token = storage_node(cluster, &[&["invite"], args].concat()).ok().trim().to_owned();
-    assert!(token.starts_with("chordfs-invite-"), "{token}");
-    token
 }
 
 #[test]

@@ -109,7 +109,8 @@ impl ObtainError {
 
 /// Obtains a certificate from the first of the nodes that can be reached. `nodes` are ring addresses; `connector`
 /// accepts the right ring only, because a proof is sent. Use the same key for all attempts: an invitation is used up by
-/// the first that arrives, even if its answer is lost. A refusal ends the search: the other nodes would refuse, too.
+/// the first that arrives, even if its answer is lost. A node that has just started may refuse what another allows, so
+/// all are asked; of several errors, the one that may pass counts.
 pub async fn obtain(
     connector: &Connector,
     nodes: &[SocketAddr],
@@ -120,14 +121,15 @@ pub async fn obtain(
     deadline: Duration,
 ) -> Result<ObtainedIdentity, ObtainError> {
     let pool = HttpPool::over(connector.clone());
-    let mut last = ObtainError::NoNode;
+    let (mut passing, mut refusal) = (None, None);
     for node in nodes {
         match obtain_at(&pool, NodeAddress(*node).admin(), key, proof, role, name, deadline).await {
-            Err(error) if error.may_pass() => last = error,
-            result => return result,
+            Err(error) if error.may_pass() => passing = Some(error),
+            Err(error) => refusal = refusal.or(Some(error)),
+            Ok(obtained) => return Ok(obtained),
         }
     }
-    Err(last)
+    Err(passing.or(refusal).unwrap_or(ObtainError::NoNode))
 }
 
 async fn obtain_at(

@@ -12,6 +12,10 @@ use std::{
 
 use chordfs_identity::{CertifiedIdentity, Credentials, InvitationToken, MAX_NAME_BYTES, NewKey, Role, Tls};
 use chordfs_log::{info_limited, warn_limited};
+use chordfs_types::{
+    chunk::NameError,
+    namespace::{EntryName, folder_of},
+};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
@@ -25,7 +29,8 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// How long to wait for a ring that is starting.
 const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(200);
-const LOOK_EVERY: Duration = Duration::from_secs(600);
+/// A machine that slept may find its certificate expired.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Cheap to clone.
 #[derive(Clone)]
@@ -53,12 +58,21 @@ impl RingAccess {
         Ok(Self { connector: Connector::over(&tls), certified: Some(Certified { tls, owner, file }) })
     }
 
+    /// Uses an identity from before. Its certificate is renewed first if it has expired.
+    async fn stored(stored: &StoredIdentity, nodes: &[SocketAddr]) -> Result<Self, ObtainError> {
+        let mut access = Self::with(&stored.credentials, Some(stored.path.clone()))?;
+        if let Some(certified) = access.certified.as_mut().filter(|own| own.owner.expires <= SystemTime::now()) {
+            certified.renew(&access.connector, nodes).await?;
+        }
+        Ok(access)
+    }
+
     /// Uses an invitation, and keeps the identity that it gives. An identity of that ring from before is used instead.
     pub async fn accept(invitation: &InvitationToken, name: &str) -> Result<Self, ObtainError> {
         let stored = identity_store::all();
         let own = |stored: &&StoredIdentity| stored.credentials.authority_fingerprint() == invitation.authority;
         if let Some(known) = stored.iter().find(own) {
-            return Self::with(&known.credentials, Some(known.path.clone()));
+            return Self::stored(known, &invitation.nodes).await;
         }
         let pinned = Connector::pinned(invitation.authority)?;
         let (nodes, proof) = (&invitation.nodes, Proof::Invitation(invitation.secret));
@@ -71,7 +85,7 @@ impl RingAccess {
     pub async fn find(nodes: &[SocketAddr], role: Role, name: &str) -> Result<Self, ObtainError> {
         let stored = identity_store::all();
         if let Some(known) = stored.iter().find(|stored| stored.knows_any_of(nodes)) {
-            return Self::with(&known.credentials, Some(known.path.clone()));
+            return Self::stored(known, nodes).await;
         }
         for local in nodes.iter().filter_map(|node| find_local_node(*node)) {
             // A file that cannot be read must not lead to a connection without encryption.
@@ -82,10 +96,10 @@ impl RingAccess {
         }
         // Nodes of a ring that the user has joined may have other addresses by now.
         for other in stored {
-            let access = Self::with(&other.credentials, Some(other.path))?;
+            let access = Self::with(&other.credentials, Some(other.path.clone()))?;
             for node in nodes {
                 if matches!(timeout(DEADLINE, access.connector.connect(*node)).await, Ok(Ok(_))) {
-                    return Ok(access);
+                    return Self::stored(&other, nodes).await;
                 }
             }
         }
@@ -95,6 +109,12 @@ impl RingAccess {
     /// What this program may do; `None`: the ring has no identities.
     pub fn role(&self) -> Option<Role> {
         self.certified.as_ref().map(|certified| certified.owner.identity.role)
+    }
+
+    /// The folder above which this program sees nothing; empty: it sees everything.
+    pub fn folder(&self) -> Result<Vec<EntryName>, NameError> {
+        let folder = self.certified.as_ref().map(|certified| folder_of(&certified.owner.identity)).transpose()?;
+        Ok(folder.flatten().unwrap_or_default())
     }
 
     pub fn connector(&self) -> &Connector {

@@ -21,6 +21,7 @@ pub fn names_of(change: &Change) -> Vec<(Ino, &EntryName)> {
         | Change::Rmdir { parent, name } => vec![(*parent, name)],
         Change::Rename { parent, name, new_parent, new_name, .. } => vec![(*parent, name), (*new_parent, new_name)],
         Change::OpenSession { .. }
+        | Change::OpenOwnedSession { .. }
         | Change::CloseSession { .. }
         | Change::SuspendSession { .. }
         | Change::ResumeSession { .. }

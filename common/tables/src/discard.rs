@@ -42,7 +42,7 @@ impl Transaction<'_> {
 
 impl Tables {
     /// Whether the version was allocated to this session.
-    fn owns(&self, session: SessionId, version: Version) -> bool {
+    pub(super) fn owns(&self, session: SessionId, version: Version) -> bool {
         let Some(session) = self.sessions.get(&session) else { return false };
         // Versions are allocated in ascending order.
         let later = session.blocks.partition_point(|block| block.first <= version);

@@ -51,8 +51,8 @@ impl Transaction<'_> {
         }
         let body = match node.kind {
             FileKind::Directory => Body::Directory { up: Some((parent, name.clone())) },
-            FileKind::Symlink => Body::Symlink { target: Bytes::copy_from_slice(&node.target) },
-            _ => Body::Plain,
+            FileKind::Symlink => Body::Symlink { target: Bytes::copy_from_slice(&node.target), parent: None },
+            _ => Body::Plain { parent: None },
         };
         let ino = chosen.map_or_else(|| self.next_ino(), |chosen| chosen.ino);
         let mut attr = self.new_attr(ino, node, file);
@@ -71,7 +71,7 @@ impl Transaction<'_> {
         }
         let ino = self.next_ino();
         let attr = self.new_attr(ino, node, file.clone());
-        self.tables.inodes.insert(attr.ino, Arc::new(Inode { attr: attr.clone(), body: Body::Plain }));
+        self.tables.inodes.insert(attr.ino, Arc::new(Inode { attr: attr.clone(), body: Body::Plain { parent: None } }));
         self.orphan(attr.ino, Some(session));
         // No other session can know the inode.
         self.feed.clear();
@@ -86,7 +86,7 @@ impl Transaction<'_> {
         }
         let ino = inode.attr.ino;
         self.remove_name(parent, name, false);
-        Ok(Reply::Removed { attr: Some(self.drop_link(ino, hold)) })
+        Ok(Reply::Removed { attr: Some(self.drop_link(ino, parent, hold)) })
     }
 
     pub(super) fn rmdir(&mut self, parent: Ino, name: &EntryName) -> Result<Reply, FsError> {
@@ -106,6 +106,7 @@ impl Transaction<'_> {
     /// Adds a free name for an inode.
     pub(super) fn add_name(&mut self, parent: Ino, name: &EntryName, ino: Ino, is_directory: bool) {
         self.tables.entries.insert(DentryKey { parent, name: name.clone() }, ino);
+        self.note_parent(ino, parent);
         self.notify_entry(parent, name);
         self.touch_directory(parent);
         if is_directory {
@@ -115,7 +116,9 @@ impl Transaction<'_> {
 
     /// Removes a name from a directory; the caller updates the inode.
     pub(super) fn remove_name(&mut self, parent: Ino, name: &EntryName, is_directory: bool) {
-        self.tables.entries.remove(&DentryKey { parent, name: name.clone() });
+        if let Some(ino) = self.tables.entries.remove(&DentryKey { parent, name: name.clone() }) {
+            self.forget_parent(ino, parent);
+        }
         self.notify_entry(parent, name);
         self.touch_directory(parent);
         if is_directory {
@@ -123,10 +126,12 @@ impl Transaction<'_> {
         }
     }
 
-    /// Drops one link of a non-directory. Without a name a file becomes an orphan, and anything else is removed.
-    pub(super) fn drop_link(&mut self, ino: Ino, hold: bool) -> Attr {
+    /// Drops one link of a non-directory, which was in `parent`. Without a name a file becomes an orphan, and anything
+    /// else is removed.
+    pub(super) fn drop_link(&mut self, ino: Ino, parent: Ino, hold: bool) -> Attr {
         let attr = self.edit(ino, |inode| inode.attr.nlink -= 1);
         if attr.nlink == 0 && attr.kind == FileKind::File {
+            self.tables.set_parent(ino, Some(parent));
             self.orphan(ino, self.session.filter(|_| hold));
         } else if attr.nlink == 0 {
             self.tables.inodes.remove(&ino);

@@ -1,6 +1,6 @@
 //! The tables as snapshots of format 9 hold them: sessions do not say whether they may hold leases.
 //!
-//! Formats 7 to 12 begin with [`TablesBeforeConfig`] and differ in their sessions and in what follows, so each of them
+//! Formats 7 to 13 begin with [`TablesBeforeConfig`] and differ in their sessions and in what follows, so each of them
 //! is that type and its own ending: postcard writes a struct within a struct as if its fields stood there themselves.
 
 use std::{collections::VecDeque, sync::Arc};
@@ -15,14 +15,14 @@ use imbl::OrdMap;
 use serde::Deserialize;
 
 use super::{
-    Counters, DeadRun, DentryKey, DetachedContents, DetachedKey, EndedHolds, ExtentKey, ExtentValue, Inode,
-    LoggedChunks, OrphanInode, SessionRecord, SkippedRange, Tables, VersionUse, map,
+    Counters, DeadRun, DentryKey, DetachedContents, DetachedKey, EndedHolds, ExtentKey, ExtentValue, LoggedChunks,
+    OrphanInode, SessionRecord, SkippedRange, Tables, VersionUse, format_13::InodeOfFormat13, map,
 };
 
 /// Read whole, and then turned into [`Tables`].
 pub type TablesOfFormat9 = FormerTables<SessionRecordOfFormat9>;
 
-/// The tables of formats 9 to 11, which differ in their sessions; those of format 12 begin so.
+/// The tables of formats 9 to 11, which differ in their sessions; those of formats 12 and 13 begin so.
 #[derive(Deserialize)]
 #[serde(bound = "S: Deserialize<'de> + Clone")]
 pub struct FormerTables<S: Clone> {
@@ -39,12 +39,12 @@ impl<S: Clone + Into<SessionRecord>> From<FormerTables<S>> for Tables {
     }
 }
 
-/// What formats 7 to 12 have in common.
+/// What formats 7 to 13 have in common.
 #[derive(Deserialize)]
 #[serde(bound = "S: Deserialize<'de> + Clone")]
 pub(super) struct TablesBeforeConfig<S: Clone> {
     #[serde(with = "map")]
-    inodes: OrdMap<Ino, Arc<Inode>>,
+    inodes: OrdMap<Ino, InodeOfFormat13>,
     #[serde(with = "map")]
     entries: OrdMap<DentryKey, Ino>,
     #[serde(with = "map")]
@@ -93,8 +93,8 @@ pub struct SessionRecordOfFormat9 {
 /// The configuration and all after it are those of a new ring.
 impl<S: Clone + Into<SessionRecord>> From<TablesBeforeConfig<S>> for Tables {
     fn from(former: TablesBeforeConfig<S>) -> Self {
-        Self {
-            inodes: former.inodes,
+        let mut tables = Self {
+            inodes: former.inodes.into_iter().map(|(ino, inode)| (ino, Arc::new(inode.into()))).collect(),
             entries: former.entries,
             extents: former.extents,
             versions: former.versions,
@@ -116,7 +116,11 @@ impl<S: Clone + Into<SessionRecord>> From<TablesBeforeConfig<S>> for Tables {
             pool_size: Arc::default(),
             logged_chunks: LoggedChunks::default(),
             identities: Default::default(),
-        }
+            session_owners: OrdMap::new(),
+            name_counts: OrdMap::new(),
+        };
+        tables.note_all_parents();
+        tables
     }
 }
 

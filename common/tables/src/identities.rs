@@ -1,11 +1,11 @@
 //! Invitations, and the identities that the ring has let in.
 //!
-//! An identity is remembered as long as its newest certificate is valid, and with it whether it is revoked: afterwards
-//! nobody lets it in anyway.
+//! An identity is remembered as long as its newest certificate is valid or may be renewed, and with it whether it is
+//! revoked: afterwards nobody lets it in anyway.
 
 use chordfs_types::{
     fs_error::FsError,
-    identity::{Identity, IdentityId},
+    identity::{Identity, IdentityId, RENEWABLE_FOR},
     namespace::{
         AdmissionReason, Answer, Invitation, InvitationHash, KeyHash, KnownIdentity, MAX_IDENTITIES, MAX_INVITATIONS,
         Reply, Time,
@@ -39,8 +39,14 @@ impl Identities {
         let expired = self.invitations.iter().filter(|(_, invitation)| invitation.expires <= now);
         let expired: Vec<IdentityId> = expired.map(|(id, _)| *id).collect();
         expired.iter().for_each(|id| drop(self.invitations.remove(id)));
-        let expired: Vec<IdentityId> =
-            self.known.iter().filter(|(_, known)| known.expires <= now).map(|(id, _)| *id).collect();
+        let renewable = Time { secs: now.secs - RENEWABLE_FOR.as_secs() as i64, ..now };
+        self.forget_expired(renewable);
+    }
+
+    /// Forgets the identities whose certificates ended at `end` or before.
+    fn forget_expired(&mut self, end: Time) {
+        let expired = self.known.iter().filter(|(_, known)| known.expires <= end);
+        let expired: Vec<IdentityId> = expired.map(|(id, _)| *id).collect();
         expired.iter().for_each(|id| drop(self.known.remove(id)));
     }
 }
@@ -123,6 +129,10 @@ impl Transaction<'_> {
         invitation: Option<InvitationHash>,
     ) -> Result<(), FsError> {
         let since = self.logged;
+        if self.tables.identities.known.len() >= MAX_IDENTITIES {
+            // Those that could be renewed give way to those that are here.
+            self.tables.identities.forget_expired(since);
+        }
         let known = &mut self.tables.identities.known;
         if known.len() >= MAX_IDENTITIES && !known.contains_key(&identity.id) {
             return Err(invalid(format!("the ring has {MAX_IDENTITIES} identities already")));

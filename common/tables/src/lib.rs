@@ -19,6 +19,7 @@ mod extents;
 mod format_10;
 mod format_11;
 mod format_12;
+mod format_13;
 mod format_8;
 mod format_9;
 mod id_jump;
@@ -30,6 +31,7 @@ mod numbers;
 mod operator_tokens;
 mod orphan_chunks;
 mod orphan_inodes;
+mod parents;
 mod partial;
 mod pool_size;
 mod query;
@@ -48,6 +50,7 @@ use bytes::Bytes;
 use chordfs_types::{
     chunk::{FileName, MAX_FILE_NAME_BYTES, NameError, Version},
     fs_error::FsError,
+    identity::IdentityId,
     namespace::{
         AcceptedToken, Attr, Change, EntryName, FeedEvent, FileKind, Ino, NamespaceOp, PoolSize, Reply, SessionId, Time,
     },
@@ -60,6 +63,7 @@ pub use format_9::TablesOfFormat9;
 pub use format_10::TablesOfFormat10;
 pub use format_11::TablesOfFormat11;
 pub use format_12::TablesOfFormat12;
+pub use format_13::TablesOfFormat13;
 pub use id_jump::IdJump;
 use id_jump::SkippedRange;
 use identities::Identities;
@@ -67,6 +71,8 @@ use imbl::OrdMap;
 use logged_chunks::LoggedChunks;
 use numbers::ChosenNumber;
 use orphan_inodes::OrphanInode;
+pub use parents::BoundView;
+use parents::NameCounts;
 use serde::{Deserialize, Serialize};
 pub use sessions::SessionDescription;
 use sessions::SessionRecord;
@@ -124,6 +130,11 @@ pub struct Tables {
     pool_size: Arc<PoolSize>,
     logged_chunks: LoggedChunks,
     identities: Identities,
+    /// The identities that opened sessions, and so may act in them.
+    #[serde(with = "map")]
+    session_owners: OrdMap<SessionId, IdentityId>,
+    #[serde(with = "map")]
+    name_counts: NameCounts,
 }
 
 /// The result of applying one operation.
@@ -165,6 +176,8 @@ impl Tables {
             pool_size: Arc::default(),
             logged_chunks: LoggedChunks::default(),
             identities: Identities::default(),
+            session_owners: OrdMap::new(),
+            name_counts: OrdMap::new(),
         }
     }
 
@@ -278,14 +291,17 @@ struct Inode {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 enum Body {
-    /// A file, whose extents have a table of their own, or a special file.
-    Plain,
+    /// A file, whose extents have a table of their own, or a special file. For `parent` see [`parents`].
+    Plain {
+        parent: Option<Ino>,
+    },
     /// `up` is the parent directory (`..`) and the name there; the root has none.
     Directory {
         up: Option<(Ino, EntryName)>,
     },
     Symlink {
         target: Bytes,
+        parent: Option<Ino>,
     },
 }
 
@@ -341,7 +357,12 @@ struct Transaction<'a> {
 impl Transaction<'_> {
     fn change(&mut self, change: &Change) -> Result<Reply, FsError> {
         match change {
-            Change::OpenSession { nonce, client, holds_leases } => self.open_session(*nonce, client, *holds_leases),
+            Change::OpenSession { nonce, client, holds_leases } => {
+                self.open_session(*nonce, client, *holds_leases, None)
+            }
+            Change::OpenOwnedSession { nonce, client, holds_leases, owner } => {
+                self.open_session(*nonce, client, *holds_leases, Some(*owner))
+            }
             Change::CloseSession { session } => self.close_session(*session),
             Change::SuspendSession { session } => self.suspend_session(*session),
             Change::ResumeSession { session } => self.resume_session(*session),

@@ -41,12 +41,19 @@ impl Transaction<'_> {
             old => old.map(|old| old.attr.ino),
         };
         // A session that has the replaced file open holds it when it receives the feed event.
-        let attr = old.map(|old| self.drop_link(old, false));
+        let attr = old.map(|old| {
+            self.forget_parent(old, parent);
+            self.drop_link(old, parent, false)
+        });
         self.give_name(ino, parent, name);
         Ok(Reply::Removed { attr })
     }
 
     fn give_name(&mut self, ino: Ino, parent: Ino, name: &EntryName) -> Attr {
+        if self.tables.inode(ino).is_ok_and(|inode| inode.attr.nlink == 0) {
+            // The parent is that of the last name, which is gone.
+            self.tables.set_parent(ino, None);
+        }
         self.forget_orphan(ino);
         self.add_name(parent, name, ino, false);
         self.edit(ino, |inode| inode.attr.nlink += 1)

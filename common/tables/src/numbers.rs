@@ -64,9 +64,17 @@ impl Transaction<'_> {
 }
 
 impl Tables {
+    /// Whether the session may still use the number.
+    pub(super) fn is_number_of(&self, session: SessionId, ino: Ino) -> bool {
+        let record = self.sessions.get(&session);
+        record.is_some_and(|record| record.inos.iter().any(|block| contains(block, ino)))
+    }
+
     fn check_number(&self, session: SessionId, ino: Ino) -> Result<(), FsError> {
-        let record = self.sessions.get(&session).ok_or(FsError::NoSession)?;
-        if record.inos.iter().any(|block| contains(block, ino)) {
+        if !self.has_session(session) {
+            return Err(FsError::NoSession);
+        }
+        if self.is_number_of(session, ino) {
             return Ok(());
         }
         let Ino(number) = ino;

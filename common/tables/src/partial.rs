@@ -42,8 +42,10 @@ impl Tables {
     pub fn learn(&mut self, attr: Attr, up: Option<(Ino, EntryName)>) {
         let body = match attr.kind {
             FileKind::Directory => Body::Directory { up: up.or_else(|| self.up_of(attr.ino)) },
-            FileKind::Symlink => Body::Symlink { target: self.known_target(attr.ino).unwrap_or_default() },
-            _ => Body::Plain,
+            FileKind::Symlink => {
+                Body::Symlink { target: self.known_target(attr.ino).unwrap_or_default(), parent: None }
+            }
+            _ => Body::Plain { parent: None },
         };
         self.inodes.insert(attr.ino, Arc::new(Inode { attr, body }));
     }
@@ -81,7 +83,7 @@ impl Tables {
     /// The target of a symlink that was made here.
     pub fn known_target(&self, ino: Ino) -> Option<Bytes> {
         match &self.inodes.get(&ino)?.body {
-            Body::Symlink { target } if !target.is_empty() => Some(target.clone()),
+            Body::Symlink { target, .. } if !target.is_empty() => Some(target.clone()),
             _ => None,
         }
     }

@@ -1,7 +1,9 @@
 //! Queries. They change nothing, so a clone of the tables can answer them as well.
 
 use chordfs_types::{
+    chunk::Version,
     fs_error::FsError,
+    identity::IdentityId,
     namespace::{Answer, Attr, DirEntry, EntryName, Extent, Ino, PAGE_ITEMS, Query},
 };
 
@@ -36,12 +38,19 @@ impl Tables {
             Query::Identities => Ok(self.identities.list()),
             Query::RevokedIdentities => Ok(Answer::RevokedIdentities(self.identities.revoked())),
             Query::LoggedChunks { ids } => Ok(self.logged_data(ids)),
+            Query::Reachable { owner, path, versions } => Ok(self.reachable(*owner, path, versions)),
         }
     }
 
     /// Returns whether `PurgeOrphans` with this `before` would have anything to do.
     pub fn has_purgeable(&self, before: u64) -> bool {
         self.has_leftovers() || self.unheld.get_min().is_some_and(|((since, _), ())| *since < before)
+    }
+
+    fn reachable(&self, owner: IdentityId, path: &[EntryName], versions: &[Version]) -> Answer {
+        let view = self.bound_view(owner, path);
+        let reaches = |version: &Version| view.is_some_and(|view| view.reaches_version(*version));
+        Answer::Reachable(versions.iter().map(reaches).collect())
     }
 
     fn lookup(&self, parent: Ino, name: &EntryName) -> Result<&Inode, FsError> {
@@ -77,7 +86,7 @@ impl Tables {
 
     fn read_link(&self, ino: Ino) -> Result<Answer, FsError> {
         match &self.inode(ino)?.body {
-            Body::Symlink { target } => Ok(Answer::Target(target.clone())),
+            Body::Symlink { target, .. } => Ok(Answer::Target(target.clone())),
             _ => Err(invalid("not a symlink")),
         }
     }

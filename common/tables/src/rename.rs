@@ -60,7 +60,7 @@ impl Transaction<'_> {
     ) -> Option<Attr> {
         let replaced = target.map(|target| {
             self.remove_name(to.0, to.1, target.is_directory);
-            if target.is_directory { self.drop_directory(target.ino) } else { self.drop_link(target.ino, hold) }
+            if target.is_directory { self.drop_directory(target.ino) } else { self.drop_link(target.ino, to.0, hold) }
         });
         self.remove_name(from.0, from.1, source.is_directory);
         self.attach(source, to);

@@ -8,6 +8,7 @@ use std::{collections::VecDeque, sync::Arc};
 use chordfs_types::{
     chunk::Version,
     fs_error::FsError,
+    identity::IdentityId,
     namespace::{Ino, InoBlock, MAX_HOLDS, OpId, Reply, SessionId, VersionBlock},
 };
 use imbl::OrdMap;
@@ -106,6 +107,11 @@ impl Tables {
         self.sessions.get(&id).is_some_and(|session| session.holds_leases)
     }
 
+    /// The identity that opened the session; `None` if the caller was not checked then, or there is no such session.
+    pub fn session_owner(&self, id: SessionId) -> Option<IdentityId> {
+        self.session_owners.get(&id).copied()
+    }
+
     pub fn has_session(&self, id: SessionId) -> bool {
         self.sessions.contains_key(&id)
     }
@@ -139,10 +145,20 @@ impl Tables {
 }
 
 impl Transaction<'_> {
-    pub(super) fn open_session(&mut self, nonce: u64, client: &str, holds_leases: bool) -> Result<Reply, FsError> {
+    /// `owner`: only this identity may act in the session.
+    pub(super) fn open_session(
+        &mut self,
+        nonce: u64,
+        client: &str,
+        holds_leases: bool,
+        owner: Option<IdentityId>,
+    ) -> Result<Reply, FsError> {
         if let Some(&id) = self.tables.nonces.get(&nonce)
             && let Some(session) = self.tables.sessions.get(&id)
         {
+            if self.tables.session_owner(id) != owner {
+                return Err(invalid("the nonce belongs to another session"));
+            }
             return Ok(Reply::Session { session: id, versions: session.versions });
         }
         let versions = self.allocate(SESSION_VERSIONS)?;
@@ -162,6 +178,9 @@ impl Transaction<'_> {
         };
         self.tables.sessions.insert(id, Arc::new(session));
         self.tables.nonces.insert(nonce, id);
+        if let Some(owner) = owner {
+            self.tables.session_owners.insert(id, owner);
+        }
         Ok(Reply::Session { session: id, versions })
     }
 
@@ -173,6 +192,7 @@ impl Transaction<'_> {
             session.holds.keys().for_each(|ino| self.release(*ino, id));
         }
         self.tables.nonces.remove(&session.nonce);
+        self.tables.session_owners.remove(&id);
         self.tables.sessions.remove(&id);
         Ok(Reply::Done)
     }

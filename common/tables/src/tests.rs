@@ -19,6 +19,7 @@ mod model_test;
 mod names;
 mod numbers;
 mod operator_tokens;
+mod parents;
 mod pool_size;
 mod sessions;
 

@@ -6,7 +6,7 @@
 //! chordfs:/ROLE/ID?name=NAME&path=PATH     ID: 16 hexadecimal digits; NAME and PATH percent-encoded; path only if bound
 //! ```
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, time::Duration};
 
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 /// The longest name of an identity, in bytes.
 pub const MAX_NAME_BYTES: usize = 128;
 const MAX_PATH_BYTES: usize = 1024;
+
+/// For how long after its end a certificate can still be renewed by its owner, who may do nothing else with it.
+pub const RENEWABLE_FOR: Duration = Duration::from_secs(180 * 24 * 3600);
 
 /// The role of an identity. Which role may make which call is said by the servers' table of calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -104,9 +107,9 @@ impl Identity {
             return refused("a name has 1 to 128 bytes and no control characters");
         }
         match &self.path {
-            Some(path) if !is_absolute_and_plain(path) => {
-                refused("a path is absolute, has at most 1024 bytes, and neither empty, \".\" nor \"..\" components")
-            }
+            Some(path) if !is_absolute_and_plain(path) => refused(
+                "a path is absolute, has at most 1024 bytes, and components of at most 255 that are neither empty nor \".\" or \"..\"",
+            ),
             Some(_) if !matches!(self.role, Role::Client | Role::ReadOnlyClient) => {
                 refused("only clients are bound to a path")
             }
@@ -144,7 +147,7 @@ impl Identity {
 }
 
 fn is_absolute_and_plain(path: &str) -> bool {
-    let plain = |part: &str| !matches!(part, "" | "." | "..") && !part.contains('\0');
+    let plain = |part: &str| !matches!(part, "" | "." | "..") && part.len() <= 255 && !part.contains('\0');
     path.len() <= MAX_PATH_BYTES && path.strip_prefix('/').is_some_and(|rest| rest.split('/').all(plain))
 }
 

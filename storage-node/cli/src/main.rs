@@ -13,7 +13,7 @@ use storage_node::{
     check::{self, CheckArgs},
     config::{self, ConfigArgs},
     drain::{self, DrainArgs},
-    identities::{self, InviteArgs, RevokeArgs},
+    identities::{self, AcceptArgs, InviteArgs, RevokeArgs},
     ls,
     node_arg::{NodeArg, OperatorArg},
     output::{complain, runtime, write_out},
@@ -76,6 +76,8 @@ enum NodeCommand {
     /// Let somebody come into a ring with identities, once: prints a token. A mount takes it in place of its SOURCE, a
     /// node in place of the address to join
     Invite(InviteArgs),
+    /// Use an invitation of the role operator: afterwards this user's commands may act on the ring from this machine
+    Accept(AcceptArgs),
     /// List who is invited into a ring with identities, and whom it has let in
     Identities(OperatorArg),
     /// Keep an identity out of the ring, or withdraw an invitation
@@ -111,6 +113,7 @@ fn main() -> ExitCode {
         NodeCommand::PoolSize(args) => print(pool_size::run(args)),
         NodeCommand::Token(args) => print(token::run(args)),
         NodeCommand::Invite(args) => print(identities::invite(args)),
+        NodeCommand::Accept(args) => print(identities::accept(args)),
         NodeCommand::Identities(node) => print(identities::list(node)),
         NodeCommand::Revoke(args) => print(identities::revoke(args)),
         NodeCommand::Drain(args) => drain::run(args),

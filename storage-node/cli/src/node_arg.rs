@@ -8,14 +8,14 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use chordfs_identity::Role;
 use chordfs_net::{
     admin_client::AdminClient,
     http_pool::HttpPool,
     operator_token::{find_token, read_token},
     ring_access::RingAccess,
-    transport::Connector,
+    transport::{Connector, speaks_tls},
 };
 use chordfs_types::ring_id::NodeAddress;
 use clap::Args;
@@ -57,7 +57,16 @@ impl OperatorArg {
             Some(file) => Some(read_token(file).context("the operator's token")?),
             None => find_token(self.node.node),
         };
-        Ok(admin_client(self.address()).await?.with_token(token))
+        let connector = connector(self.address()).await?;
+        let is_far = !self.node.node.ip().is_loopback() && find_token(self.node.node).is_none();
+        if token.is_some() && is_far && !connector.is_encrypted() && speaks_tls(self.address().ring()).await {
+            bail!(
+                "the ring of {} has identities, and this user has none in it: the operator's token would travel without \
+                 encryption. On a node's machine run `storage-node invite --role operator`, and here `storage-node accept`",
+                self.node.node
+            );
+        }
+        Ok(client_over(connector, DEADLINE).with_token(token))
     }
 }
 
@@ -71,8 +80,11 @@ pub(crate) async fn admin_client(node: NodeAddress) -> anyhow::Result<AdminClien
 }
 
 pub(crate) async fn admin_client_with(node: NodeAddress, deadline: Duration) -> anyhow::Result<AdminClient> {
-    let pool = HttpPool::over(connector(node).await?).with_unlimited_answers();
-    Ok(AdminClient::new(Arc::new(pool), deadline))
+    Ok(client_over(connector(node).await?, deadline))
+}
+
+fn client_over(connector: Connector, deadline: Duration) -> AdminClient {
+    AdminClient::new(Arc::new(HttpPool::over(connector).with_unlimited_answers()), deadline)
 }
 
 /// How a command connects to the ring of a node.

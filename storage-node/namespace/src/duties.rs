@@ -35,10 +35,8 @@ impl DutyStarter {
 /// Purges entries that a snapshot has, and that take much memory together. Raft itself keeps a number of them for
 /// voters that lag, however large they are.
 async fn purge_beyond(raft: &RaftHandle, log: &LogStore) {
-    let (snapshot, purged) = {
-        let metrics = raft.metrics();
-        (metrics.snapshot.map(|log_id| log_id.index), metrics.purged.map(|log_id| log_id.index))
-    };
+    let (snapshot, purged) =
+        raft.look(|metrics| (metrics.snapshot.map(|log_id| log_id.index), metrics.purged.map(|log_id| log_id.index)));
     let upto = log.last_beyond(KEPT_BYTES).min(snapshot);
     if upto > purged
         && let Some(upto) = upto

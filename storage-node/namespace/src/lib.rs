@@ -356,7 +356,7 @@ impl Namespace {
     pub fn status(&self) -> MemberStatus {
         let services = self.services();
         let NamespaceServices { raft, leader, .. } = &*services;
-        let metrics = raft.metrics().clone();
+        let metrics = raft.look(Clone::clone);
         let members = &metrics.membership_config;
         let address = |uid: u64| members.get_node(&uid).map(|member| (uid, member.ring));
         MemberStatus {

@@ -1,7 +1,7 @@
 //! TLS 1.3 between owners of certificates.
 //!
-//! A server asks its clients for a certificate and also takes those without one, because a newcomer has none yet: who
-//! may make which call is for the table of calls. A client accepts only nodes of its ring, at any address, because
+//! A server asks its clients for a certificate and also takes those without one, because a newcomer has none yet, and
+//! those whose certificate has expired, because they renew it: who may make which call is for the table of calls. A client accepts only nodes of its ring, at any address, because
 //! addresses change and identities do not. No other version of TLS is offered or taken.
 
 mod own_certificate;
@@ -21,7 +21,10 @@ use rustls::{
     version::TLS13,
 };
 
-use self::{own_certificate::OwnCertificate, verifier::NodeVerifier};
+use self::{
+    own_certificate::OwnCertificate,
+    verifier::{ClientVerifier, NodeVerifier},
+};
 use crate::{authority::Fingerprint, credentials::Credentials, error::IdentityError, identity::CertifiedIdentity};
 
 /// What a process needs for its TLS connections to one ring. Cheap to clone; the clones share the certificate.
@@ -93,7 +96,7 @@ fn server_config(
     let verifier = verifier.allow_unauthenticated().build().map_err(|error| refused(error.to_string()))?;
     let config = ServerConfig::builder_with_provider(provider.clone());
     let config = config.with_protocol_versions(&[&TLS13]).map_err(refused)?;
-    let mut config = config.with_client_cert_verifier(verifier).with_cert_resolver(own);
+    let mut config = config.with_client_cert_verifier(Arc::new(ClientVerifier(verifier))).with_cert_resolver(own);
     config.ticketer = Ticketer::new().map_err(refused)?;
     Ok(config)
 }

@@ -1,22 +1,28 @@
-//! How a client knows that a server is a node of its ring.
+//! How a client knows that a server is a node of its ring, and a server that a client is of its ring.
 //!
-//! Certificates and signatures are for webpki to check. Only the name that the certificate has to have is replaced:
-//! it is always that of nodes, whatever address the client has dialled.
+//! Certificates and signatures are for webpki to check. Only two things are replaced. The name that a server's
+//! certificate has to have is always that of nodes, whatever address the client has dialled. And a client's certificate
+//! may have expired: its owner may do nothing with it but renew it, which a machine that slept for long has to.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 use rustls::{
-    CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme,
     client::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime},
+    server::danger::{ClientCertVerified, ClientCertVerifier},
 };
 
 use super::{refused, roots};
-use crate::{authority::Fingerprint, error::IdentityError, identity::NODE_NAME};
+use crate::{
+    authority::Fingerprint,
+    error::IdentityError,
+    identity::{CertifiedIdentity, NODE_NAME},
+};
 
 fn node_name() -> ServerName<'static> {
     ServerName::try_from(NODE_NAME).expect("it is a DNS name")
@@ -98,4 +104,61 @@ impl ServerCertVerifier for NodeVerifier {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
+}
+
+/// Takes certificates of this ring that are valid or were once. The server looks at the time before each call.
+#[derive(Debug)]
+pub(super) struct ClientVerifier(pub(super) Arc<dyn ClientCertVerifier>);
+
+impl ClientCertVerifier for ClientVerifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.0.root_hint_subjects()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.0.client_auth_mandatory()
+    }
+
+    fn verify_client_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        chain: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        match self.0.verify_client_cert(certificate, chain, now) {
+            Err(Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. })) => {
+                let then = began(certificate).ok_or(Error::InvalidCertificate(CertificateError::Expired))?;
+                self.0.verify_client_cert(certificate, chain, then)
+            }
+            verified => verified,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
+
+/// When the certificate became valid.
+fn began(certificate: &CertificateDer<'_>) -> Option<UnixTime> {
+    let owner = CertifiedIdentity::of(certificate).ok()?;
+    owner.begins.duration_since(SystemTime::UNIX_EPOCH).ok().map(UnixTime::since_unix_epoch)
 }

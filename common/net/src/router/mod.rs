@@ -193,15 +193,18 @@ impl Router {
         })
     }
 
-    /// Finds the storage node that holds a key. Foreign Chord nodes, which do not know chordfs's own calls, are
-    /// skipped: the next storage node holds their keys.
+    /// Finds the storage node that holds a key. Foreign Chord nodes are skipped, which do not know chordfs's own calls
+    /// and in a ring with identities speak no TLS: the next storage node holds their keys. A node of the ring that has
+    /// just died is skipped as well; the next one says whether the key is its own already.
     async fn storage_node(&self, from: SocketAddr, key: RingId) -> Result<(SocketAddr, Value), RouteError> {
         let mut owner = self.owner(from, key).await?;
         for _ in 0..FOREIGN_IN_A_ROW {
             let address = owner.ring_address();
             match self.call(address, calls::STORAGE_NODES, vec![]).await {
                 Ok(neighbours) => return Ok((address, neighbours)),
-                Err(RouteError::Call(RpcError::Remote { .. })) => owner = self.owner(from, owner.id.advance(1)).await?,
+                Err(RouteError::Call(RpcError::Remote { .. } | RpcError::Connect { .. })) => {
+                    owner = self.owner(from, owner.id.advance(1)).await?;
+                }
                 Err(error) => return Err(error),
             }
         }

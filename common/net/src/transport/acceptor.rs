@@ -79,7 +79,8 @@ impl PlainNetworks {
         "127.0.0.0/8,::1".parse().expect("it is a list of networks")
     }
 
-    pub(super) fn contain(&self, address: IpAddr) -> bool {
+    /// Whether the address is in one of the networks.
+    pub fn contain(&self, address: IpAddr) -> bool {
         let address = u128::from(mapped(address));
         self.0.iter().any(|network| address & network.mask == network.address)
     }

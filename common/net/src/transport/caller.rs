@@ -9,6 +9,8 @@ use chordfs_identity::{CertifiedIdentity, Role};
 use tokio::time::sleep;
 
 const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// For as long a caller may stay that comes with an expired certificate: it renews it.
+const RENEWAL: Duration = Duration::from_secs(30);
 
 /// Cheap to clone.
 #[derive(Clone, Debug)]
@@ -35,6 +37,14 @@ impl RemoteCaller {
                 }
             }
             Self::Unchecked | Self::Unknown | Self::Plain => std::future::pending().await,
+        }
+    }
+
+    /// Like [`Self::expired`], but a caller that comes with an expired certificate gets some time to renew it.
+    pub async fn expired_or_renewed(&self) {
+        match self {
+            Self::Certified(owner) if owner.expires <= SystemTime::now() => sleep(RENEWAL).await,
+            _ => self.expired().await,
         }
     }
 

@@ -1,13 +1,15 @@
 //! Making a connection to a node.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use chordfs_identity::{Fingerprint, IdentityError, Tls, pinned_client};
-use rustls::{ClientConfig, pki_types::ServerName};
-use tokio::net::TcpStream;
+use rustls::{ClientConfig, Error as TlsError, pki_types::ServerName};
+use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
 
 use super::connection::Connection;
+
+const PROBE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +33,11 @@ impl Connector {
         Ok(Self::Pinned(Arc::new(pinned_client(authority)?)))
     }
 
+    /// Whether its connections are encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        !matches!(self, Self::Plain)
+    }
+
     /// Connects without a deadline; the caller sets one.
     pub async fn connect(&self, address: SocketAddr) -> io::Result<Connection> {
         let stream = TcpStream::connect(address).await?;
@@ -45,5 +52,18 @@ impl Connector {
         let name = ServerName::try_from(format!("n{name}")).map_err(io::Error::other)?;
         let stream = TlsConnector::from(config).connect(name, stream).await?;
         Ok(Connection::Tls(Box::new(stream.into())))
+    }
+}
+
+/// Whether the node at `address` belongs to a ring with identities, as far as it can be reached. It tries a handshake
+/// with a ring that does not exist, and looks whether the answer is a certificate.
+pub async fn speaks_tls(address: SocketAddr) -> bool {
+    let Ok(stranger) = Connector::pinned(Fingerprint::of(b"no authority")) else { return false };
+    match timeout(PROBE_DEADLINE, stranger.connect(address)).await {
+        Ok(Err(error)) => {
+            let reason = error.get_ref().and_then(|error| error.downcast_ref::<TlsError>());
+            matches!(reason, Some(TlsError::InvalidCertificate(_)))
+        }
+        Ok(Ok(_)) | Err(_) => false,
     }
 }

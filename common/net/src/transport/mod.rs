@@ -20,5 +20,5 @@ pub use self::{
     acceptor::{Acceptor, PlainNetworks},
     caller::RemoteCaller,
     connection::Connection,
-    connector::Connector,
+    connector::{Connector, speaks_tls},
 };

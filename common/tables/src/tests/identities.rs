@@ -96,12 +96,17 @@ fn an_operator_vouches_for_new_identities_and_for_the_same_ones_again() {
 }
 
 #[test]
-fn what_has_expired_is_forgotten() {
+fn what_has_expired_is_forgotten_once_it_cannot_be_renewed() {
     let mut fixture = Fixture::new();
     fixture.run(invite(1, -5)).unwrap();
     assert!(is_refused(fixture.run(admit(invited(1), 7, LATE))), "it has expired before it was used");
-    fixture.run(admit(AdmissionReason::Vouched(identity(2)), 7, -5)).unwrap();
-    fixture.run(Change::RevokeIdentity { id: IdentityId(2) }).unwrap();
-    fixture.run(invite(3, LATE)).unwrap();
-    assert_eq!((counts(&fixture), revoked(&fixture)), ((1, 0), vec![]));
+    let day = 24 * 3600;
+    for (id, expires) in [(2, -5), (3, -170 * day), (4, -190 * day)] {
+        fixture.run(admit(AdmissionReason::Vouched(identity(id)), 7, expires)).unwrap();
+        fixture.run(Change::RevokeIdentity { id: IdentityId(id) }).unwrap();
+    }
+    fixture.run(admit(AdmissionReason::Vouched(identity(5)), 7, -170 * day)).unwrap();
+    fixture.run(invite(6, LATE)).unwrap();
+    assert_eq!((counts(&fixture), revoked(&fixture)), ((1, 3), vec![IdentityId(2), IdentityId(3)]));
+    assert_eq!(fixture.run(admit(AdmissionReason::Renewed(IdentityId(5)), 8, LATE)), Ok(Reply::Admitted(identity(5))));
 }

@@ -153,7 +153,7 @@ impl Model {
     fn change(&mut self, session: Option<SessionId>, now: Time, change: &Change) -> Outcome {
         let issuer = || session.ok_or_else(refused);
         match change {
-            Change::OpenSession { nonce, .. } => Ok(self.open_session(*nonce)),
+            Change::OpenSession { nonce, .. } | Change::OpenOwnedSession { nonce, .. } => Ok(self.open_session(*nonce)),
             Change::CloseSession { session } => self.close_session(*session),
             Change::SuspendSession { session } => self.suspend_session(*session),
             Change::ResumeSession { session } => {

@@ -291,6 +291,17 @@ pub enum Change {
         /// The number of the identity, or of the one that was invited.
         id: IdentityId,
     },
+    /// What the leader makes of an `OpenSession` by a caller with a certificate: nobody else may act in the session.
+    OpenOwnedSession {
+        /// As in `OpenSession`.
+        nonce: u64,
+        /// As in `OpenSession`.
+        client: String,
+        /// As in `OpenSession`.
+        holds_leases: bool,
+        /// From the caller's certificate.
+        owner: IdentityId,
+    },
 }
 
 impl Change {

@@ -4,12 +4,15 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::values::Time;
-use crate::identity::{Identity, IdentityId};
+use super::values::{EntryName, Time};
+use crate::{
+    chunk::NameError,
+    identity::{Identity, IdentityId},
+};
 
 /// Invitations that are open at a time.
 pub const MAX_INVITATIONS: usize = 1024;
-/// Identities that the ring remembers: those whose certificates are valid.
+/// Identities that the ring remembers: those whose certificates are valid or may be renewed.
 pub const MAX_IDENTITIES: usize = 16384;
 
 /// The SHA-256 of an invitation's secret.
@@ -64,4 +67,11 @@ pub enum AdmissionReason {
     Vouched(Identity),
     /// Has a certificate and gets the next one.
     Renewed(IdentityId),
+}
+
+/// The names on the way from the root to the folder to which an identity is bound, if it is.
+pub fn folder_of(identity: &Identity) -> Result<Option<Vec<EntryName>>, NameError> {
+    let Some(path) = &identity.path else { return Ok(None) };
+    let names = path.split('/').filter(|name| !name.is_empty());
+    names.map(|name| EntryName::new(name.to_owned())).collect::<Result<_, _>>().map(Some)
 }

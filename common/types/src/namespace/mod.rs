@@ -18,7 +18,7 @@ pub use self::{
         MAX_HOLDS, NamespaceOp, NewNode, OpId, RenameMode, Reply, SetAttr, Truncate,
     },
     identities::{
-        AdmissionReason, Invitation, InvitationHash, KeyHash, KnownIdentity, MAX_IDENTITIES, MAX_INVITATIONS,
+        AdmissionReason, Invitation, InvitationHash, KeyHash, KnownIdentity, MAX_IDENTITIES, MAX_INVITATIONS, folder_of,
     },
     messages::{
         ClientReport, DecodeError, FeedEvent, FeedMessage, Granted, LEASE, Request, Response, SessionRequests,

@@ -10,7 +10,7 @@ use super::{
     values::{AcceptedToken, Attr, EntryName, Extent},
 };
 use crate::{
-    chunk::{ChunkId, ChunkRun, FileName},
+    chunk::{ChunkId, ChunkRun, FileName, Version},
     identity::IdentityId,
     ino::Ino,
     ring_config::RingConfig,
@@ -100,6 +100,16 @@ pub enum Query {
     Identities,
     /// The identities that no node lets in any longer.
     RevokedIdentities,
+    /// Which of the versions an identity that is bound to a folder may read and store chunks of. Nodes ask this for the
+    /// callers that they serve. Answered with `Reachable`.
+    Reachable {
+        /// The caller's identity.
+        owner: IdentityId,
+        /// The folder to which it is bound.
+        path: Vec<EntryName>,
+        /// At most [`MAX_BATCH_CHUNKS`](crate::chunk_api::MAX_BATCH_CHUNKS).
+        versions: Vec<Version>,
+    },
 }
 
 /// The result of a [`Query`] that was not refused.
@@ -176,6 +186,8 @@ pub enum Answer {
     },
     /// To `RevokedIdentities`, by their numbers.
     RevokedIdentities(Vec<IdentityId>),
+    /// To `Reachable`, in the order of the query.
+    Reachable(Vec<bool>),
 }
 
 /// A file's extents, ascending; one page of them for a long file.

@@ -140,7 +140,7 @@ impl VoterManager {
 
     async fn collect_view(&mut self) -> ClusterView {
         let now = Instant::now();
-        let metrics = self.raft.metrics().clone();
+        let metrics = self.raft.look(Clone::clone);
         let neighbours = self.neighbours.borrow().clone();
         self.leaving.retain(|_, since| since.elapsed() < LEAVING_FOR);
         self.note_size(ring_nodes(&neighbours), now);

@@ -116,11 +116,12 @@ impl DeadLeaderDetector {
 
     fn other_leader(&self) -> Option<(Vote, SocketAddr)> {
         let is_voter = self.raft.is_voter_by_log();
-        let metrics = self.raft.metrics();
-        let leads_elsewhere = metrics.vote.committed && metrics.vote.leader_id.node_id != self.raft.uid();
-        let leader = metrics.membership_config.get_node(&metrics.vote.leader_id.node_id);
-        let leader = leader.map(RaftMember::admin_address)?;
-        (is_voter && leads_elsewhere).then_some((metrics.vote, leader))
+        self.raft.look(|metrics| {
+            let leads_elsewhere = metrics.vote.committed && metrics.vote.leader_id.node_id != self.raft.uid();
+            let leader = metrics.membership_config.get_node(&metrics.vote.leader_id.node_id);
+            let leader = leader.map(RaftMember::admin_address)?;
+            (is_voter && leads_elsewhere).then_some((metrics.vote, leader))
+        })
     }
 
     /// Returns whether a majority of the voters, this one included, finds the leader of that term dead.

@@ -1,6 +1,6 @@
 //! The running Raft of this node: whether it leads, in which term, and with which lease; its proposals and its failure.
 
-use std::{collections::BTreeSet, net::SocketAddr, ops::Deref, time::Duration};
+use std::{cell::Cell, net::SocketAddr, time::Duration};
 
 use chordfs_types::namespace::{Change, NamespaceOp, Reply, Time};
 use futures_util::FutureExt;
@@ -88,9 +88,12 @@ impl RaftHandle {
         &self.raft
     }
 
-    /// Returns a read guard, which must not be held across an `await`.
-    pub(crate) fn metrics(&self) -> impl Deref<Target = RaftMetrics<TypeConfig>> + '_ {
-        self.metrics.borrow_watched()
+    /// Looks at Raft's metrics. Meanwhile Raft cannot change them, and whoever looks after it waits behind Raft: so
+    /// `look` may not look again, directly or not, or the node stands still for ever. Where debug assertions are on,
+    /// it panics instead.
+    pub(crate) fn look<R>(&self, look: impl FnOnce(&RaftMetrics<TypeConfig>) -> R) -> R {
+        let _only = OnlyLook::begin();
+        look(&self.metrics.borrow_watched())
     }
 
     /// Returns whether this node leads with a lease: no other node can be elected before the lease has ended.
@@ -108,26 +111,29 @@ impl RaftHandle {
     /// The term in which this node leads, if a majority has confirmed it so recently that no other can have been
     /// elected.
     pub(crate) fn leased_term(&self) -> Option<LeaderTerm> {
-        let metrics = self.metrics();
-        let vote = &metrics.vote;
-        if !metrics.state.is_leader() || !vote.committed || vote.leader_id.node_id != self.uid {
-            return None;
-        }
-        let configs = metrics.membership_config.get_joint_config();
-        let alone = configs.len() == 1 && configs[0].len() == 1 && configs[0].contains(&self.uid);
-        let confirmed = metrics.last_quorum_acked.is_some_and(|at| {
+        let (term, alone, acked) = self.look(|metrics| {
+            let vote = &metrics.vote;
+            let leads = metrics.state.is_leader() && vote.committed && vote.leader_id.node_id == self.uid;
+            let configs = metrics.membership_config.get_joint_config();
+            let alone = configs.len() == 1 && configs[0].len() == 1 && configs[0].contains(&self.uid);
+            (leads.then_some(vote.leader_id), alone, metrics.last_quorum_acked)
+        });
+        let term = term?;
+        let confirmed = acked.is_some_and(|at| {
             let age = at.into_inner().elapsed();
             age < self.lease() && self.sleep.awake_for(age)
         });
-        let leased = (alone || confirmed) && !self.has_failed() && !self.is_handing_over(vote.leader_id);
-        leased.then_some(vote.leader_id)
+        let leased = (alone || confirmed) && !self.has_failed() && !self.is_handing_over(term);
+        leased.then_some(term)
     }
 
     /// The term in which this node leads according to Raft, with or without a lease.
     pub(crate) fn holds_term(&self) -> Option<LeaderTerm> {
-        let metrics = self.metrics();
-        let leads = metrics.state.is_leader() && metrics.vote.leader_id.node_id == self.uid;
-        (leads && !self.has_failed()).then_some(metrics.vote.leader_id)
+        let term = self.look(|metrics| {
+            let leads = metrics.state.is_leader() && metrics.vote.leader_id.node_id == self.uid;
+            leads.then_some(metrics.vote.leader_id)
+        });
+        term.filter(|_| !self.has_failed())
     }
 
     /// How long a leader answers after a majority has confirmed it. Followers do not elect another within
@@ -139,9 +145,10 @@ impl RaftHandle {
 
     /// The current term, and its leader's ring address, as far as Raft knows.
     pub(crate) fn current_leader(&self) -> (u64, Option<SocketAddr>) {
-        let metrics = self.metrics();
-        let leader = metrics.current_leader.and_then(|uid| metrics.membership_config.get_node(&uid));
-        (metrics.current_term, leader.map(|member| member.ring))
+        self.look(|metrics| {
+            let leader = metrics.current_leader.and_then(|uid| metrics.membership_config.get_node(&uid));
+            (metrics.current_term, leader.map(|member| member.ring))
+        })
     }
 
     /// How far the other voters are behind this node's log, while it leads: of each its ring address, the entries that
@@ -150,7 +157,7 @@ impl RaftHandle {
         if self.holds_term().is_none() {
             return Vec::new();
         }
-        let metrics = self.metrics();
+        let metrics = self.look(Clone::clone);
         let last = metrics.last_log_index.map_or(0, |index| index + 1);
         let matched = |uid: u64| metrics.replication.as_ref().and_then(|progress| *progress.get(&uid)?);
         let answered = |uid: u64| metrics.heartbeat.as_ref().and_then(|heartbeat| *heartbeat.get(&uid)?);
@@ -165,18 +172,18 @@ impl RaftHandle {
 
     /// Returns whether this node votes according to its own log.
     pub(crate) fn is_voter_by_log(&self) -> bool {
-        self.metrics().membership_config.voter_ids().any(|uid| uid == self.uid)
+        self.look(|metrics| metrics.membership_config.voter_ids().any(|uid| uid == self.uid))
     }
 
     /// Returns whether the members that this node knows are stored by a majority: no other leader can undo the change
     /// that made them the members.
     pub(crate) fn members_are_committed(&self) -> bool {
-        let changed = *self.metrics().membership_config.log_id();
+        let changed = self.look(|metrics| *metrics.membership_config.log_id());
         changed <= self.state.last_applied()
     }
 
     pub(crate) fn is_only_voter(&self) -> bool {
-        self.metrics().membership_config.voter_ids().eq([self.uid])
+        self.look(|metrics| metrics.membership_config.voter_ids().eq([self.uid]))
     }
 
     pub(crate) fn is_handing_over(&self, term: LeaderTerm) -> bool {
@@ -186,12 +193,11 @@ impl RaftHandle {
     /// Transfers leadership to the voter that has most of the log. That voter does not wait for this leader's lease, so
     /// this leader gives up the lease first, and for good: a transfer that seems to have failed may only be late.
     pub(crate) async fn hand_over(&self, term: LeaderTerm) -> Result<(), String> {
-        let successor = {
-            let metrics = self.metrics();
-            let voters: BTreeSet<u64> = metrics.membership_config.voter_ids().filter(|uid| *uid != self.uid).collect();
-            let progress = metrics.replication.clone().unwrap_or_default();
-            voters.into_iter().max_by_key(|uid| progress.get(uid).copied().flatten())
-        };
+        let successor = self.look(|metrics| {
+            let voters = metrics.membership_config.voter_ids().filter(|uid| *uid != self.uid);
+            let progress = metrics.replication.as_ref();
+            voters.max_by_key(|uid| progress.and_then(|progress| *progress.get(uid)?))
+        });
         let successor = successor.ok_or("no other node holds the namespace: it stops with this node")?;
         *self.handed_over.lock() = Some(term);
         let transferred = self.raft.trigger().transfer_leader(successor).await;
@@ -231,8 +237,8 @@ impl RaftHandle {
 
     /// Why this node no longer takes part, if it has failed.
     pub(crate) fn failure(&self) -> Option<String> {
-        let by_itself = || self.metrics().running_state.as_ref().err().map(|fatal| fatal.to_string());
-        self.failure.borrow().clone().or_else(by_itself)
+        let failure = self.failure.borrow().clone();
+        failure.or_else(|| self.look(|metrics| metrics.running_state.as_ref().err().map(ToString::to_string)))
     }
 
     /// Resolves with the reason when this node has failed.
@@ -254,6 +260,26 @@ impl RaftHandle {
             }
             sleep(FAILURE_CHECK).await;
         }
+    }
+}
+
+/// There is at most one in each thread.
+struct OnlyLook;
+
+thread_local! {
+    static LOOKS: Cell<bool> = const { Cell::new(false) };
+}
+
+impl OnlyLook {
+    fn begin() -> Self {
+        debug_assert!(!LOOKS.replace(true), "Raft's metrics are looked at by somebody who looks at them already");
+        Self
+    }
+}
+
+impl Drop for OnlyLook {
+    fn drop(&mut self) {
+        LOOKS.set(false);
     }
 }
 
@@ -280,6 +306,14 @@ mod tests {
     use openraft::{async_runtime::watch::WatchSender, type_config::TypeConfigExt};
 
     use super::*;
+
+    /// A node stood still for ever when Raft changed its metrics between the two.
+    #[test]
+    #[should_panic(expected = "already")]
+    fn who_looks_at_the_metrics_may_not_look_again() {
+        let _first = OnlyLook::begin();
+        let _second = OnlyLook::begin();
+    }
 
     #[test]
     fn a_raft_that_is_gone_without_a_word_is_noticed() {

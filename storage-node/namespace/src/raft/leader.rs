@@ -83,9 +83,10 @@ impl LeaderTracking {
         if let Some(seen) = self.recent_sighting().filter(|seen| seen.term > term || !self.is_voter()) {
             return seen.voters;
         }
-        let metrics = self.raft.metrics();
-        let members = &metrics.membership_config;
-        members.voter_ids().filter_map(|uid| members.get_node(&uid)).map(|member| member.ring).collect()
+        self.raft.look(|metrics| {
+            let members = &metrics.membership_config;
+            members.voter_ids().filter_map(|uid| members.get_node(&uid)).map(|member| member.ring).collect()
+        })
     }
 
     /// Returns whether this node votes. A node that was voted out may not have received that entry, so the leader's
@@ -153,10 +154,10 @@ impl LeaderTracking {
     }
 
     fn acquaintances(&self) -> BTreeSet<SocketAddr> {
-        let neighbours = self.neighbours.borrow();
+        let neighbours = self.neighbours.borrow().clone();
         let near = neighbours.successors.iter().chain(&neighbours.predecessor).map(|node| node.ring_address());
-        let metrics = self.raft.metrics();
-        let members = metrics.membership_config.nodes().map(|(_, member)| member.ring);
+        let members: Vec<SocketAddr> =
+            self.raft.look(|metrics| metrics.membership_config.nodes().map(|(_, member)| member.ring).collect());
         let seen = self.recent_sighting().map(|seen| seen.voters).unwrap_or_default();
         near.chain(members).chain(seen).filter(|ring| *ring != self.raft.ring()).collect()
     }

@@ -64,6 +64,7 @@ fn check_query(role: Role, query: &Query) -> Result<(), FsError> {
         | Query::RevokedIdentities
         | Query::Dead { .. }
         | Query::Contents { .. }
+        | Query::Reachable { .. }
             if !inside =>
         {
             Err(refused(format!("the role {role} may not ask this")))
@@ -106,6 +107,7 @@ fn kind(change: &Change) -> ChangeKind {
         | Change::Invite { .. }
         | Change::Admit { .. }
         | Change::RevokeIdentity { .. }
+        | Change::OpenOwnedSession { .. }
         | Change::SuspendSession { .. }
         | Change::ResumeSession { .. } => ChangeKind::Ring,
     }

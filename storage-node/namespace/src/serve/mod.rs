@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `requests.rs` | requests of mounts |
 //! | `access.rs` | which role may send which request |
+//! | `confinement.rs` | keeping callers apart: sessions have owners, and some callers see one folder only |
 //! | `raft_api.rs` | Raft messages of other members |
 //! | `leases.rs` | suspending and closing sessions that are silent |
 //! | `lease_expiry.rs` | ending what silent mounts may remember |
@@ -16,6 +17,7 @@
 //! | `root_owner.rs` | the owner of a new namespace's root directory |
 
 mod access;
+mod confinement;
 mod deletions;
 pub(crate) mod garbage;
 pub(crate) mod lease_expiry;

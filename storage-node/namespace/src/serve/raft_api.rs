@@ -191,7 +191,7 @@ impl RaftApi {
             leads: self.raft.has_lease(),
             leader: self.leader.leader(),
             voters: self.leader.voters(),
-            members: self.raft.metrics().membership_config.nodes().map(|(uid, _)| *uid).collect(),
+            members: self.raft.look(|metrics| metrics.membership_config.nodes().map(|(uid, _)| *uid).collect()),
             members_committed: self.raft.members_are_committed(),
             dead_leader: self.dead_leader.report(),
         }

@@ -26,7 +26,7 @@ use openraft::{
 use tokio::time::{timeout, timeout_at};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{access, lease_waits::LeaseWaits};
+use super::{access, confinement, confinement::is_bound, lease_waits::LeaseWaits};
 use crate::{
     answer_terms::{AnswerTerms, Wait},
     raft::{
@@ -67,11 +67,11 @@ impl RequestHandler {
         request: &[u8],
     ) -> Bytes {
         let began = Instant::now();
-        let request = decode(request);
-        if let Ok(request) = &request
-            && let Err(error) = access::check(caller, request, SystemTime::now())
+        let mut request = decode(request);
+        if let Ok(request) = &mut request
+            && let Err(response) = self.admit_caller(caller, request).await
         {
-            return encode(&refusal(request, error));
+            return encode(&response);
         }
         self.feed.renew(peer.id(), began);
         let is_operation = request.as_ref().is_ok_and(may_open_a_file);
@@ -82,7 +82,7 @@ impl RequestHandler {
         let response = match request {
             Err(error) => Response::refused(FsError::Invalid { reason: format!("the request: {error}") }),
             Ok(Request::Leader) => Response::NotLeader { leader: self.leader.leader() },
-            Ok(Request::Attach { session, claims }) => self.attach(session, &claims, peer).await,
+            Ok(Request::Attach { session, claims }) => self.attach((session, is_bound(caller)), &claims, peer).await,
             Ok(Request::KeepAlive { answered, nothing_open }) => {
                 self.keep_alive(peer.id(), answered, nothing_open).await
             }
@@ -97,7 +97,7 @@ impl RequestHandler {
             }
             Ok(Request::Apply(op)) => self.apply(op).await,
             Ok(Request::ApplyList(ops)) => self.apply_list(ops).await,
-            Ok(Request::Query(query)) => self.query(peer.id(), &query).await,
+            Ok(Request::Query(query)) => self.query(self.reader(peer.id(), caller, &query), &query).await,
         };
         if is_operation
             && matches!(response, Response::Applied(..) | Response::AppliedList(..) | Response::Answered(..))
@@ -107,16 +107,38 @@ impl RequestHandler {
         encode(&response)
     }
 
-    async fn attach<C: FeedConnection + Clone>(&self, session: SessionId, claims: &[Ino], peer: &C) -> Response {
+    /// Checks whether the caller may send the request, and makes it the owner of a session that it opens.
+    async fn admit_caller(&self, caller: &RemoteCaller, request: &mut Request) -> Result<(), Response> {
+        access::check(caller, request, SystemTime::now()).map_err(|error| refusal(request, error))?;
+        let Some(identity) = confinement::confined(caller) else { return Ok(()) };
+        let check = |request: &Request| self.raft.state().look(|tables| confinement::check(tables, identity, request));
+        // These tables may lack what was answered elsewhere, and then refuse too much.
+        if check(request).is_err() {
+            self.ensure_current().await?;
+            check(request).map_err(|error| refusal(request, error))?;
+        }
+        if let Request::Apply(op) = request {
+            confinement::own(identity, op);
+        }
+        Ok(())
+    }
+
+    /// `bound`: the session sees one folder only.
+    async fn attach<C: FeedConnection + Clone>(
+        &self,
+        (session, bound): (SessionId, bool),
+        claims: &[Ino],
+        peer: &C,
+    ) -> Response {
         if let Err(response) = self.ensure_current().await {
             return response;
         }
-        match self.raft.state().attach(session, claims, Arc::new(peer.clone()), &self.feed) {
+        match self.raft.state().attach(session, bound, claims, Arc::new(peer.clone()), &self.feed) {
             AttachOutcome::NoSession => return Response::refused(FsError::NoSession),
             // Before it holds any lease: the next leader has to know that it may.
             AttachOutcome::Suspended => {
                 return match self.raft.propose(Change::ResumeSession { session }, Time::now()).await {
-                    Ok(_) => Box::pin(self.attach(session, claims, peer)).await,
+                    Ok(_) => Box::pin(self.attach((session, bound), claims, peer)).await,
                     Err(reason) => unavailable(reason),
                 };
             }
@@ -150,8 +172,18 @@ impl RequestHandler {
         }
     }
 
-    async fn query(&self, connection: u64, query: &Query) -> Response {
-        let (reader, mut asked) = (self.feed.session_of(connection), BTreeSet::new());
+    /// The session that remembers the answer. What is outside of a caller's folder it may look up on its way, and must
+    /// not remember: it would hear of all changes there.
+    fn reader(&self, connection: u64, caller: &RemoteCaller, query: &Query) -> Option<SessionId> {
+        let may_remember = || match confinement::confined(caller) {
+            Some(identity) => self.raft.state().look(|tables| confinement::may_remember(tables, identity, query)),
+            None => true,
+        };
+        self.feed.session_of(connection).filter(|_| may_remember())
+    }
+
+    async fn query(&self, reader: Option<SessionId>, query: &Query) -> Response {
+        let mut asked = BTreeSet::new();
         let end = self.deadline();
         while Instant::now() < end {
             // Until the lease expires, no other leader can have changed anything, and every operation that this leader
@@ -359,7 +391,8 @@ fn admit(op: &NamespaceOp) -> Result<(), FsError> {
             | Change::ResumeSession { .. },
             _,
         ) => refuse("only the namespace itself may do this"),
-        (Change::OpenSession { .. } | Change::CloseSession { .. }, _) | (_, Some(OpId { .. })) => Ok(()),
+        (Change::OpenSession { .. } | Change::OpenOwnedSession { .. } | Change::CloseSession { .. }, _)
+        | (_, Some(OpId { .. })) => Ok(()),
         (_, None) => refuse("the change names no session"),
     }
 }

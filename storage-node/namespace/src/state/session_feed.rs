@@ -44,21 +44,31 @@ pub(crate) struct SessionFeed {
     attached: Mutex<AttachedSessions>,
 }
 
+/// A session to which a connection is attached.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AttachingSession {
+    pub session: SessionId,
+    /// It may hold leases.
+    pub holds_leases: bool,
+    /// It sees one folder only.
+    pub is_bound: bool,
+}
+
 impl SessionFeed {
     pub(crate) fn of_node(uid: u64) -> Self {
         Self { uid: Some(uid), ..Self::default() }
     }
 
-    /// Attaches a connection to a session, which may hold leases or not, when the log is applied up to `applied`.
-    /// Returns true if it was not attached to any before.
+    /// Attaches a connection to a session when the log is applied up to `applied`. Returns true if it was not attached
+    /// to any before.
     pub(crate) fn attach(
         &self,
-        session: SessionId,
-        holds_leases: bool,
+        session: AttachingSession,
         connection: Arc<dyn FeedConnection>,
         applied: u64,
         now: Instant,
     ) -> bool {
+        let AttachingSession { session, holds_leases, is_bound } = session;
         let mut attached = self.attached.lock();
         let id = connection.id();
         let new = !attached.by_connection.contains_key(&id);
@@ -67,6 +77,7 @@ impl SessionFeed {
         (entry.last_request, entry.heard_since) = (now, now);
         entry.connections.insert(id, connection);
         (entry.holds_leases, entry.attached_at, entry.attached_by) = (holds_leases, applied, Some(id));
+        entry.is_bound = is_bound;
         attached.by_connection.insert(id, session);
         new
     }

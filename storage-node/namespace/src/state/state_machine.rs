@@ -33,7 +33,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::{
     change_intent::{ChangeIntent, Concerned, NotReady},
-    session_feed::{FeedConnection, SessionFeed},
+    session_feed::{AttachingSession, FeedConnection, SessionFeed},
     told::Told,
 };
 use crate::{
@@ -126,6 +126,7 @@ impl NamespaceState {
     pub(crate) fn attach(
         &self,
         session: SessionId,
+        is_bound: bool,
         claims: &[Ino],
         connection: Arc<dyn FeedConnection>,
         feed: &SessionFeed,
@@ -139,7 +140,8 @@ impl NamespaceState {
         }
         let (holds_leases, index) =
             (applied.tables.may_hold_leases(session), applied.last.map_or(0, |log_id| log_id.index));
-        let is_new = feed.attach(session, holds_leases, connection, index, Instant::now());
+        let attaching = AttachingSession { session, holds_leases, is_bound };
+        let is_new = feed.attach(attaching, connection, index, Instant::now());
         if holds_leases {
             let exists = |ino: Ino| applied.tables.query(&Query::GetAttr { ino }).is_ok();
             feed.claim(session, claims, exists);
@@ -178,6 +180,11 @@ impl NamespaceState {
     /// Whether the session remembers answers, as mounts do.
     pub(crate) fn may_hold_leases(&self, session: SessionId) -> bool {
         self.0.applied.read().tables.may_hold_leases(session)
+    }
+
+    /// A short look at the tables as they are: nothing is applied meanwhile.
+    pub(crate) fn look<R>(&self, look: impl FnOnce(&Tables) -> R) -> R {
+        look(&self.0.applied.read().tables)
     }
 
     pub(crate) fn has_session(&self, session: SessionId) -> bool {

@@ -65,7 +65,8 @@ impl LogStore {
     }
 
     /// Opens or creates the log in `dir`, which belongs to the node `uid` for ever: the log of another id is refused,
-    /// and so is a damaged one unless `policy` allows a cut. `append_latency` measures how long appends take until they are on the disk.
+    /// and so is a damaged one unless `policy` allows a cut. `append_latency` measures how long appends take until they
+    /// are on the disk.
     pub(crate) fn open_measured(
         dir: &Path,
         uid: u64,

@@ -24,6 +24,7 @@ use std::{
 use chordfs_files::rename_durably;
 use chordfs_tables::{
     ConfigOfFormat8, Tables, TablesOfFormat8, TablesOfFormat9, TablesOfFormat10, TablesOfFormat11, TablesOfFormat12,
+    TablesOfFormat13,
 };
 use chordfs_types::ring_config::RingConfig;
 use nix::fcntl::{FallocateFlags, fallocate};
@@ -33,7 +34,9 @@ use super::log_file::{damaged, other_format};
 use crate::raft_types::{LogId, SnapshotMeta};
 
 const MAGIC: [u8; 4] = *b"CFrs";
-const SNAPSHOT_FORMAT: u32 = 13;
+const SNAPSHOT_FORMAT: u32 = 14;
+/// Its tables end before the owners of sessions, and its files do not know their parents.
+const FORMAT_WITHOUT_PARENTS: u32 = 13;
 /// Its tables end before the identities.
 const FORMAT_WITHOUT_IDENTITIES: u32 = 12;
 /// Its tables end before the chunks whose data is logged.
@@ -213,6 +216,7 @@ fn read_tables(format: u32, tables: &[u8]) -> Result<Tables, postcard::Error> {
         FORMAT_WITHOUT_INOS => postcard::from_bytes::<TablesOfFormat10>(tables).map(Tables::from),
         FORMAT_WITHOUT_DATA => postcard::from_bytes::<TablesOfFormat11>(tables).map(Tables::from),
         FORMAT_WITHOUT_IDENTITIES => postcard::from_bytes::<TablesOfFormat12>(tables).map(Tables::from),
+        FORMAT_WITHOUT_PARENTS => postcard::from_bytes::<TablesOfFormat13>(tables).map(Tables::from),
         _ => postcard::from_bytes(tables),
     }
 }
@@ -377,6 +381,16 @@ mod tests {
         \x00\x00\x00\x03\x02\x81 \x01\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01\x00\x00\x01\x07chordfs\x01\
         \x00\x00\x00\x01\x05\xa0\xc2\x1e\xa0\x8d\x06\x80\x89z\xa0\xc2\x1e\xe0\xdc*\xe0\xa7\x12\x00\x00\x00\x00";
 
+    /// [`tables_in_use`] as the release of format 13 has written them.
+    const TABLES_OF_FORMAT_13: &[u8] = b"\
+        \x02\x01\x01\x01\xed\x03\x02\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01/\x01\x00\x02\x02\
+        \x00\xa4\x03\x00\x01\x02\x00\x00\x80 \x00\x00\x00\x00\x00\x00\x02\x07unnamed\x00\x00\x00\x00\x01\x02\
+        \x02\x01\x01\x00\x00\x00\x00\x01\x01\x07\x04here\x01\x80 \x01\x01\x80 \x01\x01\x01\x00\x03\x02\x00\
+        \xa4\x03\x00\x01\x02\x00\x00\x80 \x00\x00\x00\x00\x00\x00\x02\x07unnamed\x01\x01\x02\x01\x00\x00\x01\x07\x01\
+        \x00\x00\x00\x03\x02\x81 \x01\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01\x00\x00\x01\x07chordfs\x01\
+        \x00\x00\x00\x01\x05\xa0\xc2\x1e\xa0\x8d\x06\x80\x89z\xa0\xc2\x1e\xe0\xdc*\xe0\xa7\x12\x00\x00\x00\x00\
+        \x00\x00\x00\x00\x00\x00";
+
     fn config_of(tables: &Tables) -> RingConfig {
         match tables.query(&Query::RingConfig) {
             Ok(Answer::RingConfig(config)) => config,
@@ -401,13 +415,15 @@ mod tests {
     }
 
     #[test]
-    fn snapshots_of_formats_7_to_12_are_read_and_their_sessions_may_hold_leases() {
+    fn snapshots_of_formats_7_to_13_are_read_and_their_sessions_may_hold_leases() {
         let tables = tables_in_use();
         let config = config_of(&tables);
         let bytes = postcard::to_stdvec(&tables).unwrap();
-        assert_eq!(read(13, &bytes), (true, Some(tables.clone())));
+        assert_eq!(read(14, &bytes), (true, Some(tables.clone())));
+        assert_eq!(read(13, TABLES_OF_FORMAT_13), (true, Some(tables.clone())));
+        assert_eq!(read(14, TABLES_OF_FORMAT_13), (true, None), "its files have no parents");
         // No invitation and no identity.
-        let of_format_12 = &bytes[..bytes.len() - 2];
+        let of_format_12 = &TABLES_OF_FORMAT_13[..TABLES_OF_FORMAT_13.len() - 2];
         assert_eq!(read(12, of_format_12), (true, Some(tables.clone())));
         assert_eq!(read(13, of_format_12), (true, None), "its tables are cut off");
         // No chunk, none that was replaced, and no bytes of either.
@@ -431,7 +447,7 @@ mod tests {
         assert_eq!(read_tables.map(|tables| tables.session_descriptions().count()), Some(1));
         assert_eq!(read(8, of_format_7), (true, None), "its tables are cut off");
         assert_eq!(read(6, of_format_7), (false, None));
-        assert_eq!(read(14, &bytes), (false, None));
+        assert_eq!(read(15, &bytes), (false, None));
     }
 
     #[test]

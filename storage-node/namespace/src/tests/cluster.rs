@@ -97,7 +97,7 @@ async fn a_new_member_that_lags_far_behind_receives_a_snapshot() {
     }
     let [first] = nodes;
     eventually("the log is purged", || async {
-        let entries = first.namespace.services().raft.metrics().purged?;
+        let entries = first.namespace.services().raft.look(|metrics| metrics.purged)?;
         (entries.index > 100).then_some(())
     })
     .await;

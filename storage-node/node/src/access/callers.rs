@@ -9,6 +9,7 @@ use chordfs_net::transport::RemoteCaller;
 pub(super) struct CallerSet(u8);
 
 impl CallerSet {
+    pub(super) const NOBODY: Self = Self(0);
     pub(super) const NODE: Self = Self(1);
     pub(super) const OPERATOR: Self = Self(2);
     pub(super) const CLIENT: Self = Self(4);

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use axum::{
     Router,
     extract::{MatchedPath, Request, State},
-    http::{Method, StatusCode},
+    http::{HeaderMap, Method, StatusCode},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
 };
@@ -16,7 +16,11 @@ use super::{
     callers::CallerSet,
     table::{self, Rule},
 };
-use crate::{http::error::HttpError, identity::RevokedIdentities};
+use crate::{
+    http::error::HttpError,
+    identity::RevokedIdentities,
+    operator::{AcceptedTokens, is_operator},
+};
 
 /// A port that speaks HTTP.
 #[derive(Clone, Copy, Debug)]
@@ -35,16 +39,34 @@ impl Plane {
 }
 
 /// Adds the check to all routes of a port.
-pub(crate) fn checked(router: Router, plane: Plane, revoked: RevokedIdentities) -> Router {
-    router.layer(from_fn_with_state((plane, revoked), check))
+pub(crate) fn checked(router: Router, plane: Plane, revoked: RevokedIdentities, tokens: AcceptedTokens) -> Router {
+    router.layer(from_fn_with_state(AccessCheck { plane, revoked, tokens }, check))
 }
 
-async fn check(State((plane, revoked)): State<(Plane, RevokedIdentities)>, request: Request, next: Next) -> Response {
+#[derive(Clone)]
+struct AccessCheck {
+    plane: Plane,
+    revoked: RevokedIdentities,
+    tokens: AcceptedTokens,
+}
+
+impl AccessCheck {
+    /// What the request proves beside the connection: a browser has an operator's token and no certificate.
+    fn vouched(&self, headers: &HeaderMap) -> CallerSet {
+        match self.plane {
+            Plane::Admin if is_operator(headers, &self.tokens) => CallerSet::OPERATOR,
+            Plane::Admin | Plane::Files => CallerSet::NOBODY,
+        }
+    }
+}
+
+async fn check(State(access): State<AccessCheck>, request: Request, next: Next) -> Response {
     let caller = request.extensions().get::<RemoteCaller>().cloned().unwrap_or(RemoteCaller::Unknown);
     // A path without a route is answered by the fallback, and changes nothing.
     let refusal = request.extensions().get::<MatchedPath>().and_then(|path| {
         let method = if request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
-        refusal(plane.rules(), method.as_str(), path.as_str(), &caller, &revoked)
+        let vouched = access.vouched(request.headers());
+        refusal(access.plane.rules(), (method.as_str(), path.as_str()), &caller, vouched, &access.revoked)
     });
     match refusal {
         None => next.run(request).await,
@@ -54,14 +76,14 @@ async fn check(State((plane, revoked)): State<(Plane, RevokedIdentities)>, reque
 
 /// Whether a caller may make a call on 5057. The error is for the caller.
 pub(crate) fn may_call(caller: &RemoteCaller, method: &str, revoked: &RevokedIdentities) -> Result<(), String> {
-    refusal(table::RING, "call", method, caller, revoked).map_or(Ok(()), Err)
+    refusal(table::RING, ("call", method), caller, CallerSet::NOBODY, revoked).map_or(Ok(()), Err)
 }
 
 fn refusal(
     rules: &[Rule],
-    method: &str,
-    path: &str,
+    (method, path): (&str, &str),
     caller: &RemoteCaller,
+    vouched: CallerSet,
     revoked: &RevokedIdentities,
 ) -> Option<String> {
     if matches!(caller, RemoteCaller::Unchecked) {
@@ -73,8 +95,14 @@ fn refusal(
         return Some(format!("{method} {path}: nobody may do this here"));
     };
     let is_revoked = revoked.contain(caller);
+    if let RemoteCaller::Certified(owner) = caller
+        && let Some(folder) = owner.identity.path.as_ref().filter(|_| !rule.bound)
+    {
+        warn_limited!(id = %owner.identity.id, call = format!("{method} {path}"), "refusing a call that reaches beyond the caller's folder");
+        return Some(format!("{method} {path}: this identity is bound to the folder {folder}; mount it instead"));
+    }
     let kind = if is_revoked { CallerSet::UNKNOWN } else { CallerSet::of(caller, SystemTime::now()) };
-    if rule.callers.intersect(kind) {
+    if rule.callers.intersect(CallerSet::either(kind, vouched)) {
         return None;
     }
     let who = match caller {
@@ -114,7 +142,9 @@ mod tests {
     fn allowed(rules: &[Rule], method: &str, path: &str) -> Vec<String> {
         let callers = callers().into_iter();
         callers
-            .filter(|(_, caller)| refusal(rules, method, path, caller, &RevokedIdentities::default()).is_none())
+            .filter(|(_, caller)| {
+                refusal(rules, (method, path), caller, CallerSet::NOBODY, &RevokedIdentities::default()).is_none()
+            })
             .map(|(name, _)| name)
             .collect()
     }
@@ -145,11 +175,47 @@ mod tests {
         }
     }
 
+    /// A browser that had logged in over TLS saw nothing, because it has no certificate.
+    #[test]
+    fn an_operators_token_makes_an_operator_of_a_caller_without_a_certificate() {
+        let none = RevokedIdentities::default();
+        let may = |call, vouched| refusal(table::ADMIN, call, &RemoteCaller::Unknown, vouched, &none).is_none();
+        for call in [("GET", "/"), ("GET", "/status"), ("GET", "/identities")] {
+            assert!(may(call, CallerSet::OPERATOR) && !may(call, CallerSet::NOBODY), "{call:?}");
+        }
+        assert!(!may(("POST", "/raft/vote"), CallerSet::OPERATOR));
+    }
+
     #[test]
     fn without_identities_everybody_may_do_everything_as_before() {
         let none = RevokedIdentities::default();
-        assert_eq!(refusal(table::ADMIN, "POST", "/raft/vote", &RemoteCaller::Unchecked, &none), None);
-        assert_eq!(refusal(table::FILES, "POST", "/unheard/of", &RemoteCaller::Unchecked, &none), None);
+        let may = |rules, call| refusal(rules, call, &RemoteCaller::Unchecked, CallerSet::NOBODY, &none);
+        assert_eq!(may(table::ADMIN, ("POST", "/raft/vote")), None);
+        assert_eq!(may(table::FILES, ("POST", "/unheard/of")), None);
+    }
+
+    #[test]
+    fn who_is_bound_to_a_folder_gets_around_it_by_no_call() {
+        let identity = new_identity(Role::Client, "somebody", Some("/projects")).unwrap();
+        let expires = SystemTime::now() + Duration::from_secs(3600);
+        let bound =
+            RemoteCaller::Certified(Arc::new(CertifiedIdentity { identity, begins: SystemTime::UNIX_EPOCH, expires }));
+        let allowed = |rules: &[Rule]| -> Vec<&str> {
+            let none = RevokedIdentities::default();
+            let may =
+                |rule: &&Rule| refusal(rules, (rule.method, rule.path), &bound, CallerSet::NOBODY, &none).is_none();
+            rules.iter().filter(may).map(|rule| rule.path).collect()
+        };
+        assert_eq!(
+            allowed(table::FILES).join(" "),
+            "/chunks/put /chunks/get /chunks/has /chunks/sync /chunks/secure /chunks/space"
+        );
+        assert_eq!(
+            allowed(table::ADMIN).join(" "),
+            "/healthz /readyz /identity /console.css /console.js /login /login"
+        );
+        let ring = "get_info find_successor get_predecessor get_successor chordfs_neighbours chordfs_keepers chordfs_namespace";
+        assert_eq!(allowed(table::RING).join(" "), ring);
     }
 
     #[test]

@@ -13,12 +13,20 @@ pub(super) struct Rule {
     pub method: &'static str,
     pub path: &'static str,
     pub callers: C,
+    /// Whether a caller may make it who is bound to a folder. What it reaches by the call is limited to the folder
+    /// then.
+    pub bound: bool,
     /// What a caller can achieve by it, for people who review this table.
     pub effect: &'static str,
 }
 
 const fn rule(method: &'static str, path: &'static str, callers: C, effect: &'static str) -> Rule {
-    Rule { method, path, callers, effect }
+    Rule { method, path, callers, bound: false, effect }
+}
+
+/// A call that callers may make, too, who are bound to a folder.
+const fn within_folder(rule: Rule) -> Rule {
+    Rule { bound: true, ..rule }
 }
 
 const READERS_AND_SCRIPTS: C = C::either(C::READERS, C::PLAIN);
@@ -28,34 +36,34 @@ const NODES_AND_SCRIPTS: C = C::either(C::NODE, C::PLAIN);
 
 /// 5057, MessagePack-RPC.
 pub(super) const RING: &[Rule] = &[
-    rule("call", "get_info", CERTIFIED_AND_SCRIPTS, "reads the node's position"),
+    within_folder(rule("call", "get_info", CERTIFIED_AND_SCRIPTS, "reads the node's position")),
     rule("call", "create", CERTIFIED_AND_SCRIPTS, "nothing: every node is in a ring"),
-    rule("call", "find_successor", CERTIFIED_AND_SCRIPTS, "finds the owner of a key"),
-    rule("call", "get_predecessor", CERTIFIED_AND_SCRIPTS, "reads the node's neighbour"),
-    rule("call", "get_successor", CERTIFIED_AND_SCRIPTS, "reads the node's neighbours"),
+    within_folder(rule("call", "find_successor", CERTIFIED_AND_SCRIPTS, "finds the owner of a key")),
+    within_folder(rule("call", "get_predecessor", CERTIFIED_AND_SCRIPTS, "reads the node's neighbour")),
+    within_folder(rule("call", "get_successor", CERTIFIED_AND_SCRIPTS, "reads the node's neighbours")),
     rule("call", "notify", NODES_AND_SCRIPTS, "names a node that may precede this one, which is then asked itself"),
     rule("call", "stabilize", NODES_AND_SCRIPTS, "the node looks at its neighbours now"),
     rule("call", "check_predecessor", NODES_AND_SCRIPTS, "the node looks at its predecessor now"),
     rule("call", "join", C::INSIDE, "moves a node that is alone into a ring"),
     rule("call", "kill", C::either(C::INSIDE, C::PLAIN), "ends the process where --allow-kill was given"),
-    rule("call", own::NEIGHBOURS, CERTIFIED_AND_SCRIPTS, "reads the node's neighbours"),
-    rule("call", own::STORAGE_NODES, CERTIFIED_AND_SCRIPTS, "reads the node's neighbours that store"),
-    rule("call", own::ROUTE, C::NODE, "reads the next hops towards a key"),
+    within_folder(rule("call", own::NEIGHBOURS, CERTIFIED_AND_SCRIPTS, "reads the node's neighbours")),
+    within_folder(rule("call", own::STORAGE_NODES, CERTIFIED_AND_SCRIPTS, "reads the node's neighbours that store")),
+    rule("call", own::ROUTE, NODES_AND_SCRIPTS, "reads the next hops towards a key"),
     rule("call", own::LEAVE, C::NODE, "drops a neighbour that leaves"),
     rule("call", own::FOLLOWED, C::NODE, "names a node that has joined, which is then asked itself"),
     rule("call", own::LOAD, C::NODE, "reads how much the node holds"),
     rule("call", own::PLACE, C::NODE, "chooses the position of a new node"),
-    rule("call", NAMESPACE, C::READERS, "reads and changes names, as the namespace allows the role"),
+    within_folder(rule("call", NAMESPACE, C::READERS, "reads and changes names, as the namespace allows the role")),
 ];
 
 /// 5058, HTTP.
 pub(super) const FILES: &[Rule] = &[
-    rule("POST", calls::PUT, C::WRITERS, "stores chunks"),
-    rule("POST", calls::GET, C::READERS, "reads chunks"),
-    rule("POST", calls::HAS, C::READERS, "asks which chunks are here, and whether they are sound"),
-    rule("POST", calls::SYNC, C::WRITERS, "makes chunks durable"),
-    rule("POST", calls::SECURE, C::WRITERS, "asks which chunks are durable"),
-    rule("GET", calls::SPACE, C::READERS, "reads how much room is left"),
+    within_folder(rule("POST", calls::PUT, C::WRITERS, "stores chunks")),
+    within_folder(rule("POST", calls::GET, C::READERS, "reads chunks")),
+    within_folder(rule("POST", calls::HAS, C::READERS, "asks which chunks are here, and whether they are sound")),
+    within_folder(rule("POST", calls::SYNC, C::WRITERS, "makes chunks durable")),
+    within_folder(rule("POST", calls::SECURE, C::WRITERS, "asks which chunks are durable")),
+    within_folder(rule("GET", calls::SPACE, C::READERS, "reads how much room is left")),
     rule("POST", calls::DELETE, C::NODE, "deletes versions that no file needs"),
     rule("GET", calls::LIST, C::INSIDE, "reads which chunks are here"),
     rule("GET", calls::DIGEST, C::INSIDE, "compares what two holders have"),
@@ -83,8 +91,8 @@ pub(super) const FILES: &[Rule] = &[
 
 /// 5059, HTTP. The effect of a row with a token is for operators alone, whoever may try.
 pub(super) const ADMIN: &[Rule] = &[
-    rule("GET", "/healthz", C::ANYONE, "whether the process lives"),
-    rule("GET", "/readyz", C::ANYONE, "whether the node serves"),
+    within_folder(rule("GET", "/healthz", C::ANYONE, "whether the process lives")),
+    within_folder(rule("GET", "/readyz", C::ANYONE, "whether the node serves")),
     rule("GET", "/status", CERTIFIED_AND_SCRIPTS, "reads the node's state"),
     rule("GET", "/ring", CERTIFIED_AND_SCRIPTS, "reads the ring's state"),
     rule("GET", "/metrics", CERTIFIED_AND_SCRIPTS, "reads the metrics"),
@@ -93,7 +101,7 @@ pub(super) const ADMIN: &[Rule] = &[
     rule("GET", "/sessions", CERTIFIED_AND_SCRIPTS, "reads which mounts there are"),
     rule("GET", "/chunks", C::INSIDE, "reads which chunks are here"),
     rule("POST", "/notify_join_system", NODES_AND_SCRIPTS, "names a new node, which is then asked itself"),
-    rule("POST", IDENTITY_PATH, C::either(C::CERTIFIED, C::UNKNOWN), "issues a certificate for a proof"),
+    within_folder(rule("POST", IDENTITY_PATH, C::either(C::CERTIFIED, C::UNKNOWN), "issues a certificate for a proof")),
     rule("POST", "/raft/append", C::NODE, "changes the namespace's log"),
     rule("POST", "/raft/vote", C::NODE, "elects a leader"),
     rule("POST", "/raft/prevote", C::NODE, "asks whether an election would succeed"),
@@ -114,10 +122,10 @@ pub(super) const ADMIN: &[Rule] = &[
     rule("GET", "/delete-all", CERTIFIED_AND_SCRIPTS, "reads how far the deletion of all files is"),
     rule("GET", "/", CERTIFIED_AND_SCRIPTS, "the console"),
     rule("GET", "/console/events", CERTIFIED_AND_SCRIPTS, "the console, live"),
-    rule("GET", "/console.css", C::ANYONE, "the console's style"),
-    rule("GET", "/console.js", C::ANYONE, "the console's script"),
-    rule("GET", "/login", C::ANYONE, "the form for the token"),
-    rule("POST", "/login", C::ANYONE, "exchanges a token for a cookie"),
+    within_folder(rule("GET", "/console.css", C::ANYONE, "the console's style")),
+    within_folder(rule("GET", "/console.js", C::ANYONE, "the console's script")),
+    within_folder(rule("GET", "/login", C::ANYONE, "the form for the token")),
+    within_folder(rule("POST", "/login", C::ANYONE, "exchanges a token for a cookie")),
     rule("POST", "/logout", C::ANYONE, "forgets the cookie"),
     rule("POST", "/scrub", C::ANYONE, "token: checks the disk"),
     rule("PUT", "/config", C::ANYONE, "token: changes the ring's configuration"),

@@ -25,7 +25,7 @@ use std::{
 };
 
 use chordfs_log::{info_limited, warn_limited};
-use chordfs_net::transport::Connector;
+use chordfs_net::transport::{Connector, PlainNetworks};
 use chordfs_ring::{Action, Event, JoinError, NoRoute, Ring, RingRoute, RingSettings, Tag};
 use chordfs_types::{
     placement::Zone,
@@ -78,6 +78,8 @@ pub struct DriverSettings {
     pub silent_until: Option<CancellationToken>,
     /// How this node connects to others.
     pub connector: Connector,
+    /// Where foreign nodes may be, if `connector` makes encrypted connections.
+    pub plain: PlainNetworks,
     /// Returns what this node holds now.
     pub load: Arc<dyn Fn() -> Load + Send + Sync>,
 }
@@ -95,6 +97,7 @@ impl DriverSettings {
             kill: None,
             silent_until: None,
             connector: Connector::Plain,
+            plain: PlainNetworks::default(),
             load: Arc::new(|| Load::Holds(0)),
         }
     }
@@ -167,7 +170,8 @@ impl Driver {
         let (outcomes, outcome) = mpsc::unbounded_channel();
         let (commands, command) = mpsc::channel(QUEUE_COMMANDS);
         let (view, seen) = watch::channel(ring.neighbours());
-        let peers = RingPeers::new(settings.connector.clone(), settings.call_deadline, outcomes.clone());
+        let connecting = (settings.connector.clone(), settings.plain.clone());
+        let peers = RingPeers::new(connecting, settings.call_deadline, outcomes.clone());
         let (every, silent) = (settings.stabilize_every, settings.silent_until.clone());
         let (storage_nodes, kept) = watch::channel(ring.neighbours());
         let handle = RingHandle::new(RingHandleState::new(

@@ -4,6 +4,10 @@
 //! A foreign Chord node knows only the ten calls of the ring. It answers the additional calls of storage nodes with an
 //! error; from then on, as long as that connection lasts, it is sent only the ten. A storage node may refuse a call
 //! too, so only the refusal of a call that no storage node refuses makes a node foreign.
+//!
+//! In a ring with identities storage nodes speak TLS. A peer that does not is a foreign node, if it is in a network
+//! from which the operator allows plain connections: whoever sits there may take part in look-ups, and is never sent a
+//! call of storage nodes.
 
 use std::{
     collections::HashMap,
@@ -18,7 +22,7 @@ use std::{
 
 use chordfs_net::{
     rpc::{RpcClient, RpcError, Value},
-    transport::Connector,
+    transport::{Connector, PlainNetworks},
 };
 use chordfs_ring::{
     CallFailure, Event, Message, RingAnswer, RingRequest,
@@ -39,6 +43,8 @@ pub(super) struct RingPeers(Arc<RingPeersInner>);
 
 struct RingPeersInner {
     connector: Connector,
+    /// Where foreign nodes may be in a ring with identities.
+    plain: PlainNetworks,
     peers: Mutex<HashMap<SocketAddr, Arc<RingPeer>>>,
     /// Whether each peer proved to be foreign when it was last sent a call that only storage nodes know.
     foreign: Mutex<HashMap<SocketAddr, bool>>,
@@ -53,14 +59,22 @@ struct RingPeer {
     /// Further callers wait for the same attempt to connect.
     client: OnceCell<RpcClient>,
     is_foreign: AtomicBool,
+    /// Its connection is not encrypted, although the ring has identities.
+    plain: AtomicBool,
     deadline: Duration,
 }
 
 impl RingPeers {
-    pub(super) fn new(connector: Connector, call_deadline: Duration, events: mpsc::UnboundedSender<Event>) -> Self {
+    /// `plain`: where foreign nodes may be, if `connector` makes encrypted connections.
+    pub(super) fn new(
+        (connector, plain): (Connector, PlainNetworks),
+        call_deadline: Duration,
+        events: mpsc::UnboundedSender<Event>,
+    ) -> Self {
         let closed = AtomicBool::new(false);
         Self(Arc::new(RingPeersInner {
             connector,
+            plain,
             peers: Mutex::default(),
             foreign: Mutex::default(),
             call_deadline,
@@ -97,7 +111,13 @@ impl RingPeers {
         deadline: Duration,
     ) -> Result<Value, RpcError> {
         let peer = self.peer(address);
-        let call = async { self.client(&peer).await?.call(method, params, deadline).await };
+        let call = async {
+            let client = self.client(&peer).await?;
+            if peer.is_plain() && own::is_own(method) {
+                return Err(RpcError::Remote { address, error: "it is a foreign Chord node".into() });
+            }
+            client.call(method, params, deadline).await
+        };
         timeout(deadline, call).await.unwrap_or(Err(RpcError::Deadline { address, deadline }))
     }
 
@@ -165,14 +185,15 @@ impl RingPeers {
     fn peer(&self, address: SocketAddr) -> Arc<RingPeer> {
         let new = || {
             let deadline = self.0.call_deadline;
-            Arc::new(RingPeer { address, client: OnceCell::new(), is_foreign: AtomicBool::new(false), deadline })
+            let (is_foreign, plain) = (AtomicBool::new(false), AtomicBool::new(false));
+            Arc::new(RingPeer { address, client: OnceCell::new(), is_foreign, plain, deadline })
         };
         self.0.peers.lock().entry(address).or_insert_with(new).clone()
     }
 
     async fn client(&self, peer: &Arc<RingPeer>) -> Result<RpcClient, RpcError> {
         let connect = || async {
-            let client = RpcClient::dial(&self.0.connector, peer.address, self.0.call_deadline).await?;
+            let client = self.dial(peer).await?;
             self.watch(peer.clone(), client.clone());
             Ok(client)
         };
@@ -182,6 +203,29 @@ impl RingPeers {
                 self.drop_peer(peer);
                 Err(error)
             }
+        }
+    }
+
+    async fn dial(&self, peer: &RingPeer) -> Result<RpcClient, RpcError> {
+        let RingPeersInner { connector, plain, call_deadline, .. } = &*self.0;
+        if !connector.is_encrypted() || !plain.contain(peer.address.ip()) {
+            return RpcClient::dial(connector, peer.address, *call_deadline).await;
+        }
+        // A foreign node may not answer at all what it does not understand.
+        match RpcClient::dial(connector, peer.address, *call_deadline / 2).await {
+            Err(RpcError::Connect { kind, reason, .. }) if kind != ErrorKind::ConnectionRefused => {
+                debug!(peer = %peer.address, reason, "it does not speak TLS; asking whether it is a foreign node");
+                let client = RpcClient::dial(&Connector::Plain, peer.address, *call_deadline).await?;
+                if !peer.refuses_own_calls(&client).await? {
+                    // A node of ours that is slow; to be called over TLS only.
+                    let address = peer.address;
+                    return Err(RpcError::Connect { address, kind: ErrorKind::TimedOut, reason });
+                }
+                peer.plain.store(true, Ordering::Relaxed);
+                peer.is_foreign.store(true, Ordering::Relaxed);
+                Ok(client)
+            }
+            dialed => dialed,
         }
     }
 
@@ -267,6 +311,10 @@ impl RingPeer {
         if let Some(client) = self.client.get() {
             client.close();
         }
+    }
+
+    fn is_plain(&self) -> bool {
+        self.plain.load(Ordering::Relaxed)
     }
 
     async fn call(&self, client: &RpcClient, method: &str, params: Vec<Value>) -> Result<Value, RpcError> {

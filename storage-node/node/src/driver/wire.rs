@@ -26,6 +26,11 @@ pub mod own {
     /// `[address: str]` or `[address: str, id: uint]`, returns the id at which the node there should join. The argument
     /// `id` only transports the node's zone.
     pub const PLACE: &str = "chordfs_place";
+
+    /// Whether only storage nodes know the call.
+    pub fn is_own(method: &str) -> bool {
+        method.starts_with("chordfs_")
+    }
 }
 
 /// The load that a node reports, as far as it predicts what the node will hold.

@@ -16,14 +16,16 @@ use axum::{
     routing::{get, post},
 };
 use bytes::{Bytes, BytesMut};
+use chordfs_net::transport::RemoteCaller;
 use chordfs_store::{Secured, Store, StoreError};
 use chordfs_types::{
-    chunk::{ChunkRef, ChunkRun, VerifiedBatch},
+    chunk::{ChunkRef, ChunkRun, VerifiedBatch, Version},
     chunk_api::{
         ABSENT, ArcDigest, DELETED, DigestQuery, Durability, HasQuery, ListQuery, MAX_BATCH_BYTES, MAX_BATCH_CHUNKS,
         NEIGHBOURS_HEADER, ON_DISK, OfferQuery, PutQuery, STORED_HEADER, Synced, calls, decode_batch,
     },
     disk_space::Space,
+    fs_error::FsError,
 };
 use futures_util::StreamExt;
 use serde::Serialize;
@@ -32,6 +34,7 @@ use tokio::time::{Duration, timeout};
 use super::{
     answer_room::AnswerRoom,
     compare::{self, remaining},
+    confinement::{Confinement, Reach},
 };
 use crate::{
     blocking::{ShortCalls, with_store},
@@ -56,18 +59,37 @@ const FIRST_BODY_BYTES: usize = 8 << 20;
 /// Chunks in one page of a list.
 const LIST_PAGE: usize = MAX_BATCH_CHUNKS;
 
+type RequestCaller = Option<Extension<RemoteCaller>>;
+
 #[derive(Clone)]
 pub struct ChunkPlane {
     pub store: Arc<Store>,
     pub writer: Arc<Writer>,
     pub traffic: Arc<CopyTraffic>,
+    /// `None`: no caller is bound to a folder.
+    confinement: Option<Arc<Confinement>>,
     /// How long reads of a few chunks take, which the page cache answers or the disk.
     small_reads: Arc<ShortCalls>,
 }
 
 impl ChunkPlane {
     pub fn new(store: Arc<Store>, writer: Arc<Writer>, traffic: Arc<CopyTraffic>) -> Self {
-        Self { store, writer, traffic, small_reads: Arc::default() }
+        Self { store, writer, traffic, confinement: None, small_reads: Arc::default() }
+    }
+
+    /// For a ring that has identities, some of which may be bound to a folder.
+    pub(crate) fn confining(self, confinement: Arc<Confinement>) -> Self {
+        Self { confinement: Some(confinement), ..self }
+    }
+
+    async fn reach(
+        &self,
+        caller: RequestCaller,
+        versions: impl Iterator<Item = Version>,
+    ) -> Result<Reach, ChunkApiError> {
+        let Some(confinement) = &self.confinement else { return Ok(Reach::Everything) };
+        let caller = caller.as_ref().map(|Extension(caller)| caller);
+        confinement.reach(caller, versions).await.map_err(|error| ChunkApiError::unknown_reach(&error))
     }
 }
 
@@ -89,9 +111,15 @@ pub fn routes(plane: ChunkPlane) -> Router {
 async fn put(
     State(plane): State<ChunkPlane>,
     Query(query): Query<PutQuery>,
+    caller: RequestCaller,
     body: Body,
 ) -> Result<Response, ChunkApiError> {
     let batch = VerifiedBatch::verify(read_body(body).await?).map_err(|error| ChunkApiError::bad(error.to_string()))?;
+    let versions = || batch.records.iter().map(|(record, _)| record.id.version);
+    let reach = plane.reach(caller, versions()).await?;
+    if let Some(version) = versions().find(|version| !reach.contains(*version)) {
+        return Err(ChunkApiError::out_of_reach(version));
+    }
     match query.copies {
         PutQuery::LOCAL => match query.offer() {
             Some(offer) => put_offered(&plane, offer, query.durability, batch).await?,
@@ -123,10 +151,14 @@ async fn put_offered(
 async fn get_chunks(
     State(plane): State<ChunkPlane>,
     Extension(answers): Extension<AnswerRoom>,
+    caller: RequestCaller,
     body: Body,
 ) -> Result<Response, ChunkApiError> {
-    let wanted: Vec<ChunkRef> = decode_batch(&read_body(body).await?).map_err(ChunkApiError::bad)?;
+    let mut wanted: Vec<ChunkRef> = decode_batch(&read_body(body).await?).map_err(ChunkApiError::bad)?;
     let asked = wanted.len();
+    let reach = plane.reach(caller, versions_of(&wanted)).await?;
+    // Like chunks that are not here: the caller asks the namespace again where the file is.
+    wanted.retain(|chunk| reach.contains(chunk.id.version));
     let likely = asked.saturating_mul(LIKELY_RECORD_BYTES).min(MAX_BATCH_BYTES);
     let mut room = answers.reserve(likely).await.ok_or_else(ChunkApiError::overloaded)?;
     let (pieces, found) = read_chunks(&plane, wanted).await?;
@@ -145,15 +177,28 @@ async fn get_chunks(
 async fn has(
     State(plane): State<ChunkPlane>,
     Query(query): Query<HasQuery>,
+    caller: RequestCaller,
     body: Body,
 ) -> Result<Bytes, ChunkApiError> {
     let asked: Vec<ChunkRef> = decode_batch(&read_body(body).await?).map_err(ChunkApiError::bad)?;
-    if query.verify {
+    let reached = reached(&plane, caller, &asked).await?;
+    let here: Vec<u8> = if query.verify {
         let read = with_store(&plane.store, move |store| store.verify(&asked)).await?;
-        return Ok(read.into_iter().map(|copy| copy as u8).collect());
-    }
-    let here = with_store(&plane.store, move |store| Ok(store.has(&asked))).await?;
-    Ok(here.into_iter().map(u8::from).collect())
+        read.into_iter().map(|copy| copy as u8).collect()
+    } else {
+        with_store(&plane.store, move |store| Ok(store.has(&asked))).await?.into_iter().map(u8::from).collect()
+    };
+    Ok(here.into_iter().zip(reached).map(|(here, reached)| if reached { here } else { 0 }).collect())
+}
+
+/// For each chunk whether the caller reaches it.
+async fn reached(plane: &ChunkPlane, caller: RequestCaller, asked: &[ChunkRef]) -> Result<Vec<bool>, ChunkApiError> {
+    let reach = plane.reach(caller, versions_of(asked)).await?;
+    Ok(versions_of(asked).map(|version| reach.contains(version)).collect())
+}
+
+fn versions_of(chunks: &[ChunkRef]) -> impl Iterator<Item = Version> + '_ {
+    chunks.iter().map(|chunk| chunk.id.version)
 }
 
 async fn delete(State(plane): State<ChunkPlane>, body: Body) -> Result<StatusCode, ChunkApiError> {
@@ -167,15 +212,17 @@ async fn sync(State(plane): State<ChunkPlane>) -> Result<Bytes, ChunkApiError> {
     encode(&Synced { running_for: plane.store.open_for() })
 }
 
-async fn secure(State(plane): State<ChunkPlane>, body: Body) -> Result<Bytes, ChunkApiError> {
+async fn secure(State(plane): State<ChunkPlane>, caller: RequestCaller, body: Body) -> Result<Bytes, ChunkApiError> {
     let asked: Vec<ChunkRef> = decode_batch(&read_body(body).await?).map_err(ChunkApiError::bad)?;
+    let reached = reached(&plane, caller, &asked).await?;
     let secured = with_store(&plane.store, move |store| store.secure(&asked)).await?;
     let byte = |secured| match secured {
         Secured::Absent => ABSENT,
         Secured::OnDisk => ON_DISK,
         Secured::Deleted => DELETED,
     };
-    Ok(secured.into_iter().map(byte).collect())
+    let bytes = secured.into_iter().map(byte).zip(reached);
+    Ok(bytes.map(|(byte, reached)| if reached { byte } else { ABSENT }).collect())
 }
 
 async fn list(State(plane): State<ChunkPlane>, Query(query): Query<ListQuery>) -> Result<Bytes, ChunkApiError> {
@@ -206,6 +253,16 @@ pub struct ChunkApiError {
 impl ChunkApiError {
     pub(super) fn bad(text: String) -> Self {
         Self { status: StatusCode::BAD_REQUEST, body: text }
+    }
+
+    fn out_of_reach(version: Version) -> Self {
+        let body = format!("version {} is of no file in the folder to which the caller is bound", version.0);
+        Self { status: StatusCode::FORBIDDEN, body }
+    }
+
+    fn unknown_reach(error: &FsError) -> Self {
+        let body = format!("the namespace does not say which chunks this caller may reach: {error}");
+        Self { status: StatusCode::SERVICE_UNAVAILABLE, body }
     }
 
     pub(super) fn overloaded() -> Self {

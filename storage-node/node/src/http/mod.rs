@@ -12,6 +12,7 @@ pub(crate) mod body;
 pub mod chunks;
 mod compare;
 mod conditions;
+pub(crate) mod confinement;
 mod disposition;
 mod download;
 pub mod error;

@@ -176,7 +176,7 @@ async fn serve_accepted(
             tokio::select! {
                 () = serve_connection(connection, service, options, ends.clone()) => {}
                 () = async {
-                    caller.expired().await;
+                    caller.expired_or_renewed().await;
                     ends.cancel();
                     std::future::pending().await
                 } => {}

@@ -23,6 +23,7 @@ use chordfs_net::{
 };
 use chordfs_types::{
     fs_error::FsError,
+    identity::RENEWABLE_FOR,
     namespace::{AdmissionReason, Change, InvitationHash, KeyHash, Reply},
 };
 
@@ -112,7 +113,7 @@ fn decide(caller: &RemoteCaller, is_operator: bool, request: &CertificateRequest
             return Err(refused("certificates are issued over encrypted connections only"));
         }
         RemoteCaller::Unknown => None,
-        RemoteCaller::Certified(owner) => Some(owner).filter(|owner| SystemTime::now() < owner.expires),
+        RemoteCaller::Certified(owner) => Some(owner).filter(|owner| SystemTime::now() < owner.expires + RENEWABLE_FOR),
     };
     if let Some(secret) = &request.invitation {
         let secret = InvitationSecret::from_bytes(&secret.0);

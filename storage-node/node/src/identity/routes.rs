@@ -2,8 +2,8 @@
 //!
 //! | request | answer |
 //! |---|---|
-//! | `POST /invitations` | takes JSON `{"role": ROLE, "name": TEXT, "expires_seconds": N}`, answers with JSON `{"id": ID, "token": TOKEN}` |
-//! | `GET /identities` | JSON: `invitations` and `identities`, for each its `id` (16 hexadecimal digits), `role`, `name`, `expires` (seconds since 1970), and for identities `since` and `revoked` |
+//! | `POST /invitations` | takes JSON `{"role": ROLE, "name": TEXT, "path": PATH or null, "expires_seconds": N}`, answers with JSON `{"id": ID, "token": TOKEN}` |
+//! | `GET /identities` | JSON: `invitations` and `identities`, for each its `id` (16 hexadecimal digits), `role`, `name`, `path` (`null`: everything), `expires` (seconds since 1970), and for identities `since` and `revoked` |
 //! | `DELETE /identities/ID` | 204 once the invitation is withdrawn, or within seconds no node lets the identity in |
 
 use std::{
@@ -61,13 +61,17 @@ pub(crate) fn operator_routes(
 struct InvitationRequest {
     role: Role,
     name: String,
+    /// The folder above which the newcomer sees nothing.
+    #[serde(default)]
+    path: Option<String>,
     expires_seconds: u64,
 }
 
 async fn invite(State(registry): State<Registry>, body: Bytes) -> Result<Json<Value>, HttpError> {
     let bad = |text: String| HttpError::bad_request(text);
     let request: InvitationRequest = serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))?;
-    let identity = new_identity(request.role, &request.name, None).map_err(|error| bad(error.to_string()))?;
+    let identity =
+        new_identity(request.role, &request.name, request.path.as_deref()).map_err(|error| bad(error.to_string()))?;
     let lasts = Duration::from_secs(request.expires_seconds);
     if lasts.is_zero() || lasts > LONGEST {
         return Err(bad("an invitation lasts for at least a second and at most a year".into()));
@@ -95,14 +99,14 @@ async fn list(State(registry): State<Registry>) -> Result<Json<Value>, HttpError
 }
 
 fn invitation_json(invitation: &Invitation) -> Value {
-    let Identity { id, role, name, .. } = &invitation.identity;
-    json!({"id": id.to_string(), "role": role.name(), "name": name, "expires": invitation.expires.secs})
+    let Identity { id, role, name, path } = &invitation.identity;
+    json!({"id": id.to_string(), "role": role.name(), "name": name, "path": path, "expires": invitation.expires.secs})
 }
 
 fn identity_json(known: &KnownIdentity) -> Value {
-    let KnownIdentity { identity: Identity { id, role, name, .. }, since, expires, revoked, .. } = known;
+    let KnownIdentity { identity: Identity { id, role, name, path }, since, expires, revoked, .. } = known;
     json!({
-        "id": id.to_string(), "role": role.name(), "name": name,
+        "id": id.to_string(), "role": role.name(), "name": name, "path": path,
         "since": since.secs, "expires": expires.secs, "revoked": revoked,
     })
 }

@@ -66,6 +66,7 @@ impl Core {
             load: load(&store, &traffic, &departure),
             silent_until: Some(answering.clone()),
             connector: connector.clone(),
+            plain: config.security.plain.clone(),
             ..driver_settings(&config, &folder, &killed)
         };
         let ring = driver::start(settings, config.address, stop.clone()).await?;

@@ -25,6 +25,7 @@ use crate::{
         admission::BodyLimits,
         answer_room::AnswerLimits,
         chunks::{self, ChunkPlane},
+        confinement::Confinement,
         files::{FilesOptions, files_router},
         measured::{RequestMeters, measure},
         metrics::install_recorder,
@@ -33,7 +34,7 @@ use crate::{
     },
     identity::{self, NodeIdentity},
     node::{admin::LocalAdmin, arc_hand_over::ArcHandOver, ring_port::RingPort},
-    operator,
+    operator::{self, AcceptedTokens},
     pool_size::{self, PoolEditor},
     sessions::{self, SessionList},
     status::{self, RingSurvey},
@@ -44,6 +45,7 @@ pub(super) struct Planes {
     ring: RingPort,
     files: Router,
     admin: Router,
+    operators: AcceptedTokens,
     /// The drain that the administration port offers, for signals and the hosting platform.
     pub drain: Drain,
 }
@@ -57,7 +59,8 @@ impl Planes {
         let service = file_service(core, services);
         let files = files_plane(core, services, service.clone()).layer(from_fn_with_state(requests.clone(), measure));
         let admin = admin_plane(core, services, service, requests, &drain, host)?;
-        Ok(Self { ring, files, admin, drain })
+        let operators = services.operators.clone();
+        Ok(Self { ring, files, admin, operators, drain })
     }
 
     /// Opens the ports, and lets the node send its first message to the ring.
@@ -85,8 +88,8 @@ impl Planes {
         let (files, admin) = match &core.identity {
             None => (self.files, self.admin),
             Some(_) => {
-                let revoked = || core.revoked.clone();
-                (checked(self.files, Plane::Files, revoked()), checked(self.admin, Plane::Admin, revoked()))
+                let check = |plane, router| checked(router, plane, core.revoked.clone(), self.operators.clone());
+                (check(Plane::Files, self.files), check(Plane::Admin, self.admin))
             }
         };
         tasks.spawn(server::serve(ports.files.listen()?, files, options.clone(), stopped()));
@@ -107,7 +110,10 @@ fn files_plane(core: &Core, services: &Services, files: FileService) -> Router {
     let events = PoolEvents::new(Arc::new(core.ring.clone()), core.stop.clone());
     core.tasks.spawn(events.clone().run());
     let (store, writer, traffic) = (core.store.clone(), services.writer.clone(), core.traffic.clone());
-    chunks::routes(ChunkPlane::new(store, writer, traffic)).merge(files_router(files, FilesOptions::default(), events))
+    let plane = ChunkPlane::new(store, writer, traffic);
+    let confinement = || Arc::new(Confinement::new(Arc::new(services.session.clone())));
+    let plane = if core.identity.is_some() { plane.confining(confinement()) } else { plane };
+    chunks::routes(plane).merge(files_router(files, FilesOptions::default(), events))
 }
 
 fn admin_plane(

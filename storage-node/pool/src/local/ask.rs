@@ -1,20 +1,67 @@
 //! The pool's requests to its nodes, on their administration planes.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use chordfs_identity::Role;
 use chordfs_net::{
     admin_client::{AdminClient, AdminError, DrainRequest},
     http_pool::HttpPool,
+    operator_token::authority_path,
+    ring_access::RingAccess,
 };
 use chordfs_types::{
     admin::{NodeState, NodeStatus},
     ring_id::NodeAddress,
 };
+use tokio::time::timeout;
+use tracing::debug;
 
 const DEADLINE: Duration = Duration::from_secs(3);
+/// Half of the life of a command's certificate.
+const RENEW_AFTER: Duration = Duration::from_secs(30 * 60);
 
 pub(super) fn client() -> AdminClient {
     AdminClient::new(Arc::new(HttpPool::new()), DEADLINE)
+}
+
+/// How the pool connects to its nodes. In a ring with identities it obtains a certificate from a node, as commands do
+/// on the machine of a node; the certificate of a command is short-lived, so another one is obtained in time.
+pub(super) struct PoolClient {
+    client: AdminClient,
+    obtained: Option<Instant>,
+}
+
+impl PoolClient {
+    pub(super) fn plain() -> Self {
+        Self { client: client(), obtained: None }
+    }
+
+    pub(super) fn get(&self) -> &AdminClient {
+        &self.client
+    }
+
+    /// To be called now and then. `data` is the folder of any node of the pool, and `nodes` are their addresses.
+    pub(super) async fn renew(&mut self, data: &Path, nodes: &[NodeAddress]) {
+        let is_fresh = self.obtained.is_some_and(|at| at.elapsed() < RENEW_AFTER);
+        if is_fresh || !authority_path(data).exists() {
+            return;
+        }
+        let nodes: Vec<SocketAddr> = nodes.iter().map(|node| node.ring()).collect();
+        let access = timeout(DEADLINE, RingAccess::find(&nodes, Role::Operator, "storage-node pool")).await;
+        match access {
+            Ok(Ok(access)) if access.connector().is_encrypted() => {
+                self.client = AdminClient::new(Arc::new(HttpPool::over(access.connector().clone())), DEADLINE);
+                self.obtained = Some(Instant::now());
+            }
+            Ok(Err(error)) => debug!(%error, "the pool has no certificate of its ring yet"),
+            Ok(Ok(_)) | Err(_) => debug!("the pool has no certificate of its ring yet"),
+        }
+    }
 }
 
 /// What the policy needs to know of a node that answered.

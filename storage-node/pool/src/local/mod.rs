@@ -33,7 +33,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use self::{
-    ask::{begin_drain, usage},
+    ask::{PoolClient, begin_drain, usage},
     follow::{Authority, FollowStep, WantedSize, next_step},
     process::{NodeProcess, ProcessArgs, threads_each},
     state::{LeaveStage, SavedNode, StateFile},
@@ -87,7 +87,7 @@ struct Pool {
     file: StateFile,
     scaler: Scaler,
     nodes: Vec<PoolNode>,
-    client: AdminClient,
+    client: PoolClient,
     wanted: WantedSize,
     /// The last steps, so that a reason is logged when it changes and not every time.
     last_step: ScalingStep,
@@ -151,7 +151,7 @@ impl Pool {
             file,
             scaler,
             nodes,
-            client: ask::client(),
+            client: PoolClient::plain(),
             wanted: WantedSize::default(),
             last_step: ScalingStep::Hold(None),
             last_follow: FollowStep::Done,
@@ -182,7 +182,11 @@ impl Pool {
     async fn follow(&mut self) -> Result<()> {
         let before = self.wanted.authority();
         let nodes: Vec<NodeAddress> = self.nodes.iter().map(|node| self.address(node.number)).collect();
-        self.wanted.ask(&self.client, &nodes).await;
+        if let Some(node) = self.nodes.first() {
+            let data = self.folder(node.number);
+            self.client.renew(&data, &nodes).await;
+        }
+        self.wanted.ask(self.client.get(), &nodes).await;
         match self.wanted.authority() {
             Authority::Chosen(wanted) => self.step_towards(wanted).await,
             Authority::OwnRules if before != Authority::OwnRules => {
@@ -263,7 +267,7 @@ impl Pool {
         let draining = self.nodes.iter().filter(|node| node.leaving != LeaveStage::No).count();
         let staying = self.nodes.iter().filter(|node| node.leaving == LeaveStage::No).map(|node| node.number);
         let addresses: Vec<_> = staying.map(|number| (number, self.address(number))).collect();
-        let answers = join_all(addresses.iter().map(|(_, address)| usage(&self.client, *address))).await;
+        let answers = join_all(addresses.iter().map(|(_, address)| usage(self.client.get(), *address))).await;
         let mut now = PoolUsage { nodes: addresses.len(), draining, ..PoolUsage::default() };
         for ((number, _), answer) in addresses.into_iter().zip(answers) {
             let node = self.node(number);
@@ -334,7 +338,7 @@ impl Pool {
             self.node(number).leaving = LeaveStage::No;
             return self.save();
         }
-        let Ok(Some(status)) = self.client.drain(self.address(number)).await else { return Ok(()) };
+        let Ok(Some(status)) = self.client.get().drain(self.address(number)).await else { return Ok(()) };
         match status.phase {
             DrainPhase::Left => self.node(number).leaving = LeaveStage::Left,
             DrainPhase::Refused | DrainPhase::Cancelled => {
@@ -426,7 +430,7 @@ impl Pool {
     /// A client that may change what the node does. A node that has not made its token yet cannot be changed.
     fn operator(&self, number: u16) -> AdminClient {
         let token = read_token(&token_path(&self.folder(number)));
-        self.client.clone().with_token(token.ok())
+        self.client.get().clone().with_token(token.ok())
     }
 
     fn folder(&self, number: u16) -> PathBuf {

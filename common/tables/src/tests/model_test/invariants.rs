@@ -7,6 +7,7 @@ use crate::extents::ExtentMath;
 
 pub(super) fn check(tables: &Tables) {
     links(tables);
+    parents(tables);
     orphans(tables);
     extents(tables);
     logged_chunks(tables);
@@ -53,6 +54,31 @@ fn links(tables: &Tables) {
         }
         assert_eq!(tables.orphans.contains_key(ino), inode.attr.nlink == 0, "{ino:?} is an orphan or has a name");
     }
+}
+
+/// What is kept of the parents of inodes is what the names say.
+fn parents(tables: &Tables) {
+    let mut names: BTreeMap<Ino, BTreeMap<Ino, u32>> = BTreeMap::new();
+    for (place, ino) in tables.entries.iter() {
+        *names.entry(*ino).or_default().entry(place.parent).or_default() += 1;
+    }
+    for (ino, inode) in tables.inodes.iter().filter(|(_, inode)| inode.attr.nlink > 0 && !inode.is_directory()) {
+        let counted = tables.name_counts.iter().filter(|((counted, _), _)| counted == ino);
+        let counted: BTreeMap<Ino, u32> = counted.map(|((_, parent), count)| (*parent, *count)).collect();
+        let single = match &inode.body {
+            Body::Plain { parent } | Body::Symlink { parent, .. } => *parent,
+            Body::Directory { .. } => None,
+        };
+        let kept = match single {
+            Some(parent) => BTreeMap::from([(parent, 1)]),
+            None => counted.clone(),
+        };
+        assert!(single.is_none() || counted.is_empty(), "the parents of {ino:?} are kept twice");
+        assert_eq!(names.get(ino), Some(&kept), "parents of {ino:?}");
+    }
+    let is_named = |ino: &Ino| tables.inodes.get(ino).is_some_and(|inode| inode.attr.nlink > 1);
+    assert!(tables.name_counts.keys().all(|(ino, _)| is_named(ino)), "counts leak: {:?}", tables.name_counts);
+    assert!(tables.session_owners.keys().all(|session| tables.has_session(*session)), "an owner leaks");
 }
 
 fn orphans(tables: &Tables) {

@@ -32,6 +32,9 @@ pub(super) struct AttachedSessions {
 enum EventScope {
     Inodes(BTreeSet<Ino>),
     All,
+    /// All, and names only in these directories: a session that is bound to a folder must not see names outside of it.
+    /// Without a lease it remembers none.
+    NamesIn(BTreeSet<Ino>),
     /// A session without leases remembers nothing; it may have a file open that has lost its last name.
     Removals,
 }
@@ -47,6 +50,10 @@ impl EventScope {
         match self {
             Self::Inodes(inos) => inos.contains(&event.ino()),
             Self::All => true,
+            Self::NamesIn(directories) => match event {
+                FeedEvent::Entry { parent, .. } => directories.contains(parent),
+                _ => true,
+            },
             Self::Removals => is_removal(event),
         }
     }
@@ -112,12 +119,15 @@ impl AttachedSessions {
         for ino in events.iter().map(FeedEvent::ino) {
             self.leases.interested_in(ino).for_each(|session| add(session, ino));
         }
-        if self.leases.is_leading() {
-            concerned.extend(self.leases.interested_in_everything().map(|session| (session, EventScope::All)));
+        let of_everything: Vec<SessionId> = if self.leases.is_leading() {
+            self.leases.interested_in_everything().collect()
         } else {
             // Nothing is known of leases, and a session may not have noticed yet that another node leads.
-            let mounts = self.sessions.iter().filter(|(_, entry)| entry.holds_leases);
-            concerned.extend(mounts.map(|(session, _)| (*session, EventScope::All)));
+            self.sessions.iter().filter(|(_, entry)| entry.holds_leases).map(|(session, _)| *session).collect()
+        };
+        for session in of_everything {
+            let known = concerned.remove(&session).unwrap_or_default();
+            concerned.insert(session, self.widened(session, known));
         }
         if events.iter().any(is_removal) {
             let term = self.leases.term();
@@ -126,6 +136,15 @@ impl AttachedSessions {
             concerned.extend(readers.map(|(session, _)| (*session, EventScope::Removals)));
         }
         concerned
+    }
+
+    /// The scope of a session that hears of everything and already of what is in `known`.
+    fn widened(&self, session: SessionId, known: EventScope) -> EventScope {
+        let is_bound = self.sessions.get(&session).is_some_and(|entry| entry.is_bound);
+        match known {
+            EventScope::Inodes(inos) if is_bound => EventScope::NamesIn(inos),
+            _ => EventScope::All,
+        }
     }
 
     pub(super) fn send_notices(&mut self) {

@@ -70,6 +70,8 @@ pub(super) struct SessionConnections {
     pub(super) report: Option<ClientReport>,
     /// Whether it remembers what it is told, as mounts do.
     pub(super) holds_leases: bool,
+    /// It sees one folder only.
+    pub(super) is_bound: bool,
 }
 
 /// What is known of a session beside the tables.
@@ -100,6 +102,7 @@ impl SessionConnections {
             nothing_open: None,
             report: None,
             holds_leases: false,
+            is_bound: false,
         }
     }
 

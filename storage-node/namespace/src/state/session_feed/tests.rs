@@ -13,6 +13,10 @@ use super::*;
 
 const TERM: u64 = 5;
 
+fn attaching(session: SessionId, holds_leases: bool) -> AttachingSession {
+    AttachingSession { session, holds_leases, is_bound: false }
+}
+
 struct FakeConnection {
     id: u64,
     open: bool,
@@ -66,7 +70,7 @@ fn leading() -> SessionFeed {
 /// Attaches a mount that has named what it has open.
 fn mount(feed: &SessionFeed, id: u64) -> Arc<FakeConnection> {
     let connection = connection(id, true);
-    feed.attach(SessionId(id), true, connection.clone(), 3, Instant::now());
+    feed.attach(attaching(SessionId(id), true), connection.clone(), 3, Instant::now());
     feed.claim(SessionId(id), &[], |_| true);
     feed.answer(SessionId(id), id, 3, None, Instant::now());
     connection
@@ -90,9 +94,9 @@ fn heard(connection: &FakeConnection) -> Vec<u64> {
 fn all_sessions_except_the_origin_receive_the_events_and_a_closed_connection_is_forgotten() {
     let (feed, now) = (SessionFeed::default(), Instant::now());
     let (own, other, closed) = (connection(1, true), connection(2, true), connection(3, false));
-    feed.attach(SessionId(7), true, own.clone(), 0, now);
-    feed.attach(SessionId(8), true, other.clone(), 0, now);
-    feed.attach(SessionId(9), true, closed.clone(), 0, now);
+    feed.attach(attaching(SessionId(7), true), own.clone(), 0, now);
+    feed.attach(attaching(SessionId(8), true), other.clone(), 0, now);
+    feed.attach(attaching(SessionId(9), true), closed.clone(), 0, now);
     changed(&feed, 7, 1);
     changed(&feed, 7, 2);
     assert!(own.received.lock().is_empty());
@@ -110,7 +114,7 @@ fn a_lease_expires_without_messages_and_starts_anew_for_an_unknown_session() {
     let (feed, start, lease) = (SessionFeed::default(), Instant::now(), Duration::from_secs(60));
     let sessions = [SessionId(1), SessionId(2)];
     let silent = |at: Instant| sessions.map(|session| feed.silent_for(session, at));
-    feed.attach(SessionId(1), true, connection(1, true), 0, start);
+    feed.attach(attaching(SessionId(1), true), connection(1, true), 0, start);
     assert_eq!(silent(start + lease / 2), [lease / 2, Duration::ZERO]);
     let report = ClientReport { dirty_bytes: 7, open_files: 1, ..ClientReport::default() };
     feed.note_report(1, report);
@@ -130,8 +134,8 @@ fn a_lease_expires_without_messages_and_starts_anew_for_an_unknown_session() {
 fn a_silent_session_delays_the_answer_of_all_until_it_answers_or_ends() {
     let (feed, start, second) = (SessionFeed::default(), Instant::now(), Duration::from_secs(1));
     let (busy, silent) = (SessionId(1), SessionId(2));
-    feed.attach(busy, true, connection(1, true), 0, start);
-    feed.attach(silent, true, connection(2, true), 0, start);
+    feed.attach(attaching(busy, true), connection(1, true), 0, start);
+    feed.attach(attaching(silent, true), connection(2, true), 0, start);
     feed.answer(busy, 1, 9, None, start);
     let all =
         |sessions: &[SessionId], at: u32| feed.answered_by_all(sessions, start + at * second, TERM, (7, 75 * second));
@@ -150,8 +154,8 @@ fn a_silent_session_delays_the_answer_of_all_until_it_answers_or_ends() {
 fn a_silent_session_that_had_nothing_open_delays_no_answer() {
     let (feed, now) = (SessionFeed::default(), Instant::now());
     let (busy, node) = (SessionId(1), SessionId(2));
-    feed.attach(busy, true, connection(1, true), 0, now);
-    feed.attach(node, false, connection(2, true), 0, now);
+    feed.attach(attaching(busy, true), connection(1, true), 0, now);
+    feed.attach(attaching(node, false), connection(2, true), 0, now);
     feed.answer(busy, 1, 9, None, now);
     let all = |term: u64| feed.answered_by_all(&[busy, node], now, term, (7, Duration::from_secs(75)));
     let counted = |count: u64| Some(SessionRequests { term: TERM, count });
@@ -159,7 +163,7 @@ fn a_silent_session_that_had_nothing_open_delays_no_answer() {
     feed.detach(2);
     assert_eq!(all(TERM), 9, "its connection was lost, and nothing else has changed");
     assert_eq!(all(TERM + 2), 3, "it may have opened a file at the leader in between");
-    feed.attach(node, false, connection(3, true), 0, now);
+    feed.attach(attaching(node, false), connection(3, true), 0, now);
     feed.count_request(3);
     assert_eq!(all(TERM), 3, "the request may open a file");
     assert_eq!(feed.answer(node, 2, 3, counted(0), now), 1);
@@ -173,7 +177,7 @@ fn a_silent_session_that_had_nothing_open_delays_no_answer() {
 #[test]
 fn a_session_that_keeps_its_lease_and_never_answers_is_excused_after_some_time() {
     let (feed, start, second) = (SessionFeed::default(), Instant::now(), Duration::from_secs(1));
-    feed.attach(SessionId(1), true, connection(1, true), 0, start);
+    feed.attach(attaching(SessionId(1), true), connection(1, true), 0, start);
     let answered = |at: u32| {
         feed.renew(1, start + at * second);
         feed.answered_by_all(&[SessionId(1)], start + at * second, TERM, (7, 20 * second))
@@ -226,7 +230,7 @@ fn a_session_hears_of_what_it_may_have_open_without_a_lease() {
 fn a_session_hears_of_everything_from_when_it_attaches_until_it_has_named_its_open_files() {
     let feed = leading();
     let other = connection(2, true);
-    feed.attach(SessionId(2), true, other.clone(), 8, Instant::now());
+    feed.attach(attaching(SessionId(2), true), other.clone(), 8, Instant::now());
     feed.claim(SessionId(2), &[], |_| true);
     changed(&feed, 1, 5);
     feed.answer(SessionId(2), 2, 7, None, Instant::now());
@@ -240,7 +244,7 @@ fn a_session_hears_of_everything_from_when_it_attaches_until_it_has_named_its_op
 fn a_session_without_leases_hears_of_removals_while_it_may_have_something_open() {
     let feed = leading();
     let node = connection(2, true);
-    feed.attach(SessionId(2), false, node.clone(), 0, Instant::now());
+    feed.attach(attaching(SessionId(2), false), node.clone(), 0, Instant::now());
     let remove = |ino: u64| {
         let events = [event(1), FeedEvent::Orphaned { ino: Ino(ino) }];
         feed.attached.lock().push(Some(SessionId(1)), &events, Told::default(), false);
@@ -258,7 +262,7 @@ fn a_session_without_leases_hears_of_removals_while_it_may_have_something_open()
 #[test]
 fn a_silent_session_with_leases_that_had_nothing_open_is_waited_for() {
     let (feed, now) = (SessionFeed::default(), Instant::now());
-    feed.attach(SessionId(2), true, connection(2, true), 0, now);
+    feed.attach(attaching(SessionId(2), true), connection(2, true), 0, now);
     feed.answer(SessionId(2), 2, 3, Some(SessionRequests { term: TERM, count: 0 }), now);
     assert_eq!(feed.answered_by_all(&[SessionId(2)], now, TERM, (7, Duration::from_secs(75))), 3);
 }
