@@ -12,7 +12,7 @@ import shutil
 import time
 from urllib.parse import urlsplit
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 # How long the page may take for one step, on a machine that is busy with other tests too.
 STEP_SECONDS = 20
@@ -24,6 +24,8 @@ def chromium(seconds):
     faulthandler.dump_traceback_later(seconds, exit=True)
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     assert program, "chromium is missing: tests/check.sh installs it"
+    # Expectations have a deadline of their own, which is five seconds by default.
+    expect.set_options(timeout=STEP_SECONDS * 1000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=["--disable-dev-shm-usage"])
         yield browser
