@@ -29,18 +29,23 @@ fn assert_clean(cluster: &Cluster) {
     });
 }
 
-#[test]
-fn a_foreign_member_owns_keys_and_others_keep_them() {
-    let mut cluster = Cluster::start(3);
-    let mount = TempMount::new(&cluster);
-    fs::write(mount.join("before"), tree::bytes(1, 400_000)).unwrap();
-    // Just before one of our nodes: the foreign node owns nearly all of its arc.
+/// A foreign node joins a ring of three just before one of them, and so owns nearly all of its arc.
+fn join_before_the_first(cluster: &Cluster) -> (ForeignNode, u32) {
     let victim = RawRpc::connect(cluster.ip(0)).unwrap().node("get_info", vec![]).unwrap();
     let id = (victim.id as u32).wrapping_sub(1);
     let [a, b, c, _] = cluster.ip(0).octets();
     let foreign =
         ForeignNode::join(SocketAddr::from(([a, b, c, 200], 5057)), id, SocketAddr::from((cluster.ip(1), 5057)));
-    wait_for_states(&cluster, &["foreign", "up", "up", "up"]);
+    wait_for_states(cluster, &["foreign", "up", "up", "up"]);
+    (foreign, id)
+}
+
+#[test]
+fn a_foreign_member_owns_keys_and_others_keep_them() {
+    let mut cluster = Cluster::start(3);
+    let mount = TempMount::new(&cluster);
+    fs::write(mount.join("before"), tree::bytes(1, 400_000)).unwrap();
+    let (foreign, id) = join_before_the_first(&cluster);
     fs::write(mount.join("after"), tree::bytes(2, 400_000)).unwrap();
     let fresh = TempMount::new(&cluster);
     for (name, seed) in [("before", 1), ("after", 2)] {
@@ -74,12 +79,7 @@ fn a_foreign_member_of_a_ring_with_identities_takes_part_in_look_ups_and_stores_
     cluster.wait_settled();
     let mount = TempMount::new(&cluster);
     fs::write(mount.join("before"), tree::bytes(1, 400_000)).unwrap();
-    let victim = RawRpc::connect(cluster.ip(0)).unwrap().node("get_info", vec![]).unwrap();
-    let id = (victim.id as u32).wrapping_sub(1);
-    let [a, b, c, _] = cluster.ip(0).octets();
-    let foreign =
-        ForeignNode::join(SocketAddr::from(([a, b, c, 200], 5057)), id, SocketAddr::from((cluster.ip(1), 5057)));
-    wait_for_states(&cluster, &["foreign", "up", "up", "up"]);
+    let (foreign, id) = join_before_the_first(&cluster);
     look_ups_through_it(&cluster, &foreign, id);
     fs::write(mount.join("after"), tree::bytes(2, 400_000)).unwrap();
     let fresh = TempMount::new(&cluster);

@@ -107,7 +107,7 @@ pub enum Query {
         owner: IdentityId,
         /// The folder to which it is bound.
         path: Vec<EntryName>,
-        /// At most [`MAX_BATCH_CHUNKS`](crate::chunk_api::MAX_BATCH_CHUNKS).
+        /// Those of one request for chunks, each once.
         versions: Vec<Version>,
     },
 }
