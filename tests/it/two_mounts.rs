@@ -9,6 +9,7 @@ use std::{
 };
 
 use harness::{Cluster, TempMount, wait_for};
+use serde_json::Value;
 
 #[test]
 fn a_file_closed_in_one_mount_is_read_in_the_other() {
@@ -113,4 +114,39 @@ fn a_file_removed_elsewhere_stays_readable_where_it_is_open() {
     let mut back = vec![0; 100_000];
     file.read_exact_at(&mut back, 0).unwrap();
     assert!(back.iter().all(|byte| *byte == 7));
+}
+
+/// Bug: a mount that had not used a folder for a while gave its lease on it back when a script read the folder, and went
+/// on answering from memory. Whatever others created there afterwards did not exist for it.
+#[test]
+fn a_folder_that_a_mount_has_given_back_shows_what_others_create_in_it() {
+    let cluster = Cluster::start(1);
+    let mount = TempMount::new(&cluster);
+    let client = reqwest::blocking::Client::new();
+    let url = |path: &str| format!("http://{}:5058/{path}", cluster.ip(0));
+    // The second change in a folder is made in memory.
+    for name in ["first", "second", "third"] {
+        fs::write(mount.join(name), name).unwrap();
+    }
+    wait_for("a reader is told of all files", Duration::from_secs(20), || {
+        let listed = client.get(url("")).send().unwrap().text().unwrap();
+        if listed.contains("third") { Ok(()) } else { Err(listed) }
+    });
+    let leases = || {
+        let sessions: Value = client.get(format!("http://{}:5059/sessions", cluster.ip(0))).send().unwrap().json().unwrap();
+        let of_mount = sessions.as_array().unwrap().iter().find(|it| it["client"].as_str().unwrap().contains("/mnt"));
+        of_mount.unwrap()["leases"].as_u64().unwrap()
+    };
+    let held = leases();
+    wait_for("the mount gives a lease back", Duration::from_secs(20), || {
+        client.get(url("")).send().unwrap();
+        let left = leases();
+        if left < held { Ok(()) } else { Err(format!("it holds {left} leases, and held {held}")) }
+    });
+    // Two of its keepalives later the leader knows that it has nothing open, and tells it nothing any longer.
+    thread::sleep(Duration::from_secs(5));
+    let form = reqwest::blocking::multipart::Form::new();
+    let form = form.part("files", reqwest::blocking::multipart::Part::text("new").file_name("fourth"));
+    assert_eq!(client.post(url("upload")).multipart(form).send().unwrap().status(), 204);
+    assert_eq!(fs::read_to_string(mount.join("fourth")).unwrap(), "new");
 }

@@ -52,6 +52,8 @@ pub trait NamespaceClient: Send + Sync {
     fn is_sole(&self, _ino: Ino) -> bool {
         true
     }
+    /// See [`Session::return_leases`].
+    fn return_leases(&self, _inos: &[Ino]) {}
     /// See [`Session::note_kernel`].
     fn note_kernel(&self, _time: Duration) {}
     /// A place in the order of this mount's changes for the contents of the file, if they may be logged later than the
@@ -144,6 +146,10 @@ impl NamespaceClient for Session {
 
     fn is_sole(&self, ino: Ino) -> bool {
         Session::is_sole(self, ino)
+    }
+
+    fn return_leases(&self, inos: &[Ino]) {
+        Session::return_leases(self, inos);
     }
 
     fn note_kernel(&self, time: Duration) {

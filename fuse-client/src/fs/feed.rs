@@ -30,10 +30,13 @@ impl FileSystem {
                 SessionEvent::Feed(events, done) => {
                     let inos: BTreeSet<Ino> = events.iter().map(FeedEvent::ino).collect();
                     self.namespace.leases_ended(&revoked(&events));
-                    let keeps = events.iter().all(|event| matches!(event, FeedEvent::Wanted { .. }));
+                    let gives_back = done.is_awaited() && !self.is_any_in_use(&inos);
+                    if gives_back {
+                        self.give_back(&inos, &done);
+                    }
+                    let keeps = !gives_back && events.iter().all(|event| matches!(event, FeedEvent::Wanted { .. }));
                     self.let_go(&inos, keeps, &done);
                     events.into_iter().for_each(|event| self.handle_event(event, &receipt, &done));
-                    self.give_back_unused(&inos, &done);
                 }
                 SessionEvent::Reset => {
                     self.namespace.forget_all();
@@ -59,20 +62,23 @@ impl FileSystem {
         }
     }
 
-    /// Gives the leases back on what nobody has used here since the last event about it. Otherwise each change by
-    /// another mount would wait for this one for ever.
-    fn give_back_unused(&self, inos: &BTreeSet<Ino>, done: &EventAcknowledgement) {
-        if !done.is_awaited() {
-            return;
-        }
+    /// Whether any of them was used here since the last event about it.
+    fn is_any_in_use(&self, inos: &BTreeSet<Ino>) -> bool {
         let is_in_use = |ino: &&Ino| {
             let is_used = self.cache.take_use(**ino);
             is_used || self.opens.is_open(**ino) || self.kernel_names.known_until(**ino).is_some()
         };
-        if inos.iter().filter(is_in_use).count() == 0 {
-            inos.iter().for_each(|ino| self.forget_inode(*ino, done));
-            done.give_back();
-        }
+        // Each is asked: to ask ends the use.
+        inos.iter().filter(is_in_use).count() > 0
+    }
+
+    /// Gives the leases on what nobody uses here back. Otherwise each change by another mount would wait for this one
+    /// for ever.
+    fn give_back(&self, inos: &BTreeSet<Ino>, done: &EventAcknowledgement) {
+        // First, so that nothing is answered from memory any longer when the names are forgotten.
+        self.namespace.return_leases(&inos.iter().copied().collect::<Vec<Ino>>());
+        inos.iter().for_each(|ino| self.forget_inode(*ino, done));
+        done.give_back();
     }
 
     /// `done` is dropped when the kernel has forgotten what the event contradicts, too.

@@ -427,6 +427,10 @@ impl NamespaceClient for WriteBack {
         self.log.is_sole(ino)
     }
 
+    fn return_leases(&self, inos: &[Ino]) {
+        self.log.return_leases(inos);
+    }
+
     fn note_kernel(&self, time: Duration) {
         self.log.note_kernel(time);
     }

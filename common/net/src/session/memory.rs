@@ -102,6 +102,14 @@ impl SessionMemory {
         self.sole.lock().insert(ino);
     }
 
+    /// Notes that the session is about to give its leases on these inodes back.
+    pub(super) fn note_returned(&self, inos: &[Ino]) {
+        let mut sole = self.sole.lock();
+        for ino in inos {
+            sole.remove(ino);
+        }
+    }
+
     /// Notes that events have arrived; `None` if some may have been missed. To be called before they are delivered.
     pub(super) fn note_received(&self, events: Option<&[FeedEvent]>) {
         self.received.fetch_add(1, SeqCst);
@@ -186,6 +194,14 @@ mod tests {
         assert!(!memory.is_sole(Ino(5)), "the event overtook the answer");
         memory.note_received(None);
         assert!(!memory.is_sole(Ino(6)));
+    }
+
+    #[test]
+    fn a_lease_that_is_given_back_is_no_longer_a_sole_one() {
+        let memory = SessionMemory::default();
+        memory.note_granted(memory.epoch(), &granted(&[5, 6]));
+        memory.note_returned(&[Ino(5)]);
+        assert!(!memory.is_sole(Ino(5)) && memory.is_sole(Ino(6)));
     }
 
     #[test]

@@ -254,6 +254,12 @@ impl Session {
         self.0.feed.memory.note_created(ino);
     }
 
+    /// Ends the use of the leases on these inodes. To be called before they are given back with
+    /// [`EventAcknowledgement::give_back`]: from then on the leader tells this session nothing about them.
+    pub fn return_leases(&self, inos: &[Ino]) {
+        self.0.feed.memory.note_returned(inos);
+    }
+
     /// From now on the session claims the leases on these inodes when it attaches to a leader.
     pub fn claim_leases(&self, claims: impl Fn() -> Vec<Ino> + Send + Sync + 'static) {
         self.0.link.claim_leases(claims);

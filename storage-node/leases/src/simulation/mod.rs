@@ -61,6 +61,8 @@ enum Omission {
     RecallsWaitForTheLog,
     /// A reader that remembers nothing asks nobody to log first.
     Wanted,
+    /// A mount goes on answering from memory under leases that it has given back.
+    ReturnedIsForgotten,
     /// A mount asks the leader before what it has answered about the same inodes is logged.
     Order,
 }

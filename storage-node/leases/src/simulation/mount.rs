@@ -219,12 +219,15 @@ impl SimMount {
             SimResponse::Notice(notice) => {
                 // An answer that was granted a lease before the notice may arrive after it.
                 self.epoch += 1;
-                if notice.kind == NoticeKind::Recalled {
-                    for ino in &notice.inos {
-                        self.memory.entry(*ino).and_modify(|(_, lease)| *lease = Lease::Shared);
+                match notice.kind {
+                    NoticeKind::Recalled => {
+                        for ino in &notice.inos {
+                            self.memory.entry(*ino).and_modify(|(_, lease)| *lease = Lease::Shared);
+                        }
                     }
-                } else {
-                    self.forget(&notice.inos);
+                    // It has to log what it has answered, and nothing else.
+                    NoticeKind::Wanted => {}
+                    NoticeKind::Changed | NoticeKind::Revoked => self.forget(&notice.inos),
                 }
                 self.unfinished.push(notice);
             }

@@ -52,6 +52,7 @@ fn the_simulation_notices_each_rule_that_is_left_out() {
         Omission::NamesAreOrdered,
         Omission::RecallsWaitForTheLog,
         Omission::Wanted,
+        Omission::ReturnedIsForgotten,
         Omission::Order,
     ];
     for omission in all {

@@ -388,7 +388,7 @@ impl World {
     fn kernel_forgets(&mut self, mount: usize) {
         for notice in self.mounts[mount].finish_notices(self.now) {
             let keeps = self.random.chance(70);
-            if !keeps {
+            if !keeps && self.omission != Some(Omission::ReturnedIsForgotten) {
                 self.mounts[mount].forget(&notice.inos);
             }
             self.send(mount, SimRequest::Acknowledge { notice: notice.id, keeps });
