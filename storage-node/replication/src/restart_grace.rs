@@ -44,6 +44,13 @@ impl RestartGrace {
         self.predecessor = view.predecessor.or(self.predecessor);
     }
 
+    /// Drops the lost neighbours that never held a chunk: a member of the ring counts as a storage node until it is
+    /// known to be a foreign one, and leaves the view then.
+    pub fn dismiss(&mut self, stores_nothing: impl Fn(&NodeRef) -> bool) {
+        self.away.retain(|(node, _)| !stores_nothing(node));
+        self.predecessor = self.predecessor.filter(|node| !stores_nothing(node));
+    }
+
     /// The holders, in the observed view, that only take the place of a neighbour that may come back. They are not to
     /// be filled now.
     pub fn stand_ins(&self, now: Instant) -> Vec<NodeRef> {
@@ -133,6 +140,20 @@ mod tests {
         assert_eq!(after(&[whole.clone(), unknown.clone()]), NONE, "it may have left the view for a moment");
         assert_eq!(after(&[whole.clone(), unknown, known.clone()]), [40]);
         assert_eq!(after(&[whole, known]), [40]);
+    }
+
+    /// Bug: chunks that were written while a foreign node counted as a holder had two copies for a minute.
+    #[test]
+    fn nobody_waits_for_a_foreign_node_that_was_taken_for_a_holder() {
+        let (mut grace, now) = (RestartGrace::new(GRACE), Instant::now());
+        let (with_foreign, without) = (view(Some(35), 10, &[15, 20, 30, 40]), view(Some(40), 10, &[20, 30, 40]));
+        grace.observe(&with_foreign, now);
+        grace.observe(&without, now);
+        assert_eq!(grace.stand_ins(now), [node(30)]);
+        grace.dismiss(|node| [15, 35].contains(&node.id.0));
+        assert_eq!(grace.stand_ins(now), []);
+        grace.observe(&without, now);
+        assert_eq!(grace.stand_ins(now), [], "nor does the lost predecessor count");
     }
 
     #[test]

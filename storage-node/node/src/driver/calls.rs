@@ -72,7 +72,7 @@ fn kill(handle: &RingHandle, params: &[Value]) -> Result<Value, String> {
 
 async fn route(handle: &RingHandle, params: &[Value]) -> Result<Value, String> {
     let target = id(one(own::ROUTE, "id: uint", params)?)?;
-    let is_foreign = |node: &NodeRef| handle.peers().is_foreign(node.ring_address());
+    let is_foreign = |node: &NodeRef| handle.is_foreign(node);
     handle.route(target).await.map(|route| wire::route_value(&route, is_foreign)).map_err(|error| error.to_string())
 }
 

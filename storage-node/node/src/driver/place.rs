@@ -92,7 +92,7 @@ impl RingHandle {
     pub(super) async fn place_through(&self, member: NodeRef, tried: u32) -> Result<RingId, RingError> {
         let me = joiner_at(self.me().ring_address(), self.settings().zone);
         match self.ask_for_place(member.ring_address(), me).await {
-            Err(RingError::Peer(RpcError::Remote { error, .. })) if self.is_foreign(&member).await => {
+            Err(RingError::Peer(RpcError::Remote { error, .. })) if self.turns_out_foreign(&member).await => {
                 debug!(peer = %member, %error, "this member gives no positions; using the hash of the address");
                 Ok(RingId::of_address(me.address).advance(tried.wrapping_mul(0x9e37_79b9)))
             }
@@ -100,9 +100,9 @@ impl RingHandle {
         }
     }
 
-    async fn is_foreign(&self, member: &NodeRef) -> bool {
+    async fn turns_out_foreign(&self, member: &NodeRef) -> bool {
         self.probe(std::iter::once(member)).await;
-        self.peers().is_foreign(member.ring_address())
+        self.is_foreign(member)
     }
 
     async fn ask_for_place(&self, giver: SocketAddr, joiner: Joiner) -> Result<RingId, RingError> {
@@ -114,7 +114,7 @@ impl RingHandle {
     /// The storage node that gives positions. A foreign owner of id 0 cannot, so the next storage node does.
     async fn giver(&self) -> Result<NodeRef, RingError> {
         let owner = self.find_successor(RingId(0)).await?;
-        if !self.is_foreign(&owner).await {
+        if !self.turns_out_foreign(&owner).await {
             return Ok(owner);
         }
         let storage_nodes = self.storage_members().await?;

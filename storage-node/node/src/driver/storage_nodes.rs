@@ -59,11 +59,16 @@ fn publish(storage_nodes: &watch::Sender<Neighbours>, view: Neighbours) {
 }
 
 impl RingHandle {
+    /// Whether the node is known to be a foreign one.
+    pub fn is_foreign(&self, node: &NodeRef) -> bool {
+        self.peers().is_foreign(node.ring_address())
+    }
+
     /// All storage nodes of the ring in ring order, beginning with this node.
     pub async fn storage_members(&self) -> Result<Vec<NodeRef>, RingError> {
         let mut members = self.members().await?;
         self.probe(members.iter()).await;
-        members.retain(|node| !self.peers().is_foreign(node.ring_address()));
+        members.retain(|node| !self.is_foreign(node));
         Ok(members)
     }
 
@@ -73,7 +78,7 @@ impl RingHandle {
         let unknown = nodes.filter(|node| node.ring_address() != me && !self.peers().is_known(node.ring_address()));
         let asked = unknown.map(|&node| async move {
             self.peers().ask(node, RingRequest::Neighbours).await.ok();
-            if self.peers().is_foreign(node.ring_address()) {
+            if self.is_foreign(&node) {
                 info_limited!(peer = %node, "this member of the ring is a foreign Chord node and keeps no chunks");
             }
         });
@@ -89,7 +94,7 @@ trait NeighbourLookup {
 
 impl NeighbourLookup for RingHandle {
     fn is_foreign(&self, node: &NodeRef) -> bool {
-        self.peers().is_foreign(node.ring_address())
+        self.is_foreign(node)
     }
 
     async fn look_up(&self, node: NodeRef) -> Option<Neighbours> {

@@ -115,6 +115,7 @@ fn writer(core: &Core, namespace: Namespace, repair: Arc<Notify>) -> Writer {
 }
 
 fn repair(core: &Core, wake: Arc<Notify>) -> Repair {
+    let ring = core.ring.clone();
     Repair {
         store: core.store.clone(),
         peers: core.peers.clone(),
@@ -124,6 +125,7 @@ fn repair(core: &Core, wake: Arc<Notify>) -> Repair {
         traffic: core.traffic.clone(),
         period: core.config.repair_period,
         restart_grace: core.config.restart_grace,
+        is_foreign: Arc::new(move |node| ring.is_foreign(node)),
         departure: core.departure.clone(),
     }
 }

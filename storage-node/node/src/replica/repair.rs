@@ -83,6 +83,8 @@ pub struct Repair {
     pub period: Duration,
     /// How long a lost neighbour is expected back before another node is filled in its place.
     pub restart_grace: Duration,
+    /// Whether a member of the ring is known to be a foreign node, which keeps no chunks.
+    pub is_foreign: Arc<dyn Fn(&NodeRef) -> bool + Send + Sync>,
     /// No copy counts as surplus while another node drains: that node may have just sent it here.
     pub departure: Arc<Departure>,
 }
@@ -98,6 +100,7 @@ impl Repair {
             let view = self.neighbours.borrow_and_update().clone();
             let now = std::time::Instant::now();
             grace.observe(&view, now);
+            grace.dismiss(|node| (self.is_foreign)(node));
             let stand_ins = grace.stand_ins(now);
             let due = surplus.is_due(&view, Instant::now()) && !self.departure.any_peer_drains();
             let done = tokio::select! {

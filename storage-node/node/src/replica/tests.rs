@@ -127,6 +127,7 @@ impl TestNode {
             traffic: self.traffic.clone(),
             period: DEADLINE,
             restart_grace: DEADLINE,
+            is_foreign: Arc::new(|_| false),
             departure: Arc::default(),
         }
     }
