@@ -7,13 +7,14 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 usage() {
   cat <<EOT
-usage: deploy/local/up.sh [--nodes N] [--mount DIR] [--data DIR] [--no-mount]
+usage: deploy/local/up.sh [--nodes N] [--mount DIR] [--data DIR] [--no-mount] [--insecure]
 
 Starts a ring of N storage nodes on 127.0.0.1 to 127.0.0.N and mounts it.
   --nodes N     how many nodes, 1 to 32 (default 3)
   --mount DIR   where to mount (default $(default_mount))
   --data DIR    where the nodes keep their data, logs and pids (default $(default_data))
   --no-mount    start the ring only
+  --insecure    a new ring without identities and encryption
 EOT
 }
 
@@ -21,6 +22,7 @@ nodes=3
 mount_point=$(default_mount)
 data=$(default_data)
 mounting=yes
+insecure=()
 while [ $# -gt 0 ]; do
   case $1 in
     --nodes | --mount | --data)
@@ -33,6 +35,7 @@ while [ $# -gt 0 ]; do
       shift 2
       ;;
     --no-mount) mounting=no; shift ;;
+    --insecure) insecure=(--insecure); shift ;;
     -h | --help) usage; exit 0 ;;
     *) usage >&2; fail "unknown option $1" ;;
   esac
@@ -73,7 +76,7 @@ start_node() {
     join=(--join 127.0.0.2)
   fi
   mkdir -p "$dir"
-  setsid "$(binaries)/storage-node" run --data "$dir" --ip "$ip" "${join[@]}" --threads "$(threads_each)" \
+  setsid "$(binaries)/storage-node" run --data "$dir" --ip "$ip" "${join[@]}" "${insecure[@]}" --threads "$(threads_each)" \
     </dev/null >>"$dir/log" 2>&1 &
   remember "$data/node-$number.pid" $!
   started+=("$data/node-$number.pid")
@@ -113,6 +116,8 @@ mkdir -p "$data" || fail "cannot create the folder $data"
 started=()
 trap clean_up EXIT
 
+# A ring keeps what it has begun with.
+if [ -d "$data/node-1/identity" ]; then insecure=(); elif [ -f "$data/formed" ]; then insecure=(--insecure); fi
 fresh=()
 for number in $(seq "$nodes"); do
   alive "$data/node-$number.pid" && continue

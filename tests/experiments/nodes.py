@@ -120,7 +120,7 @@ class Ring:
 
     def start(self, node: Node, alone: bool = False) -> None:
         """Starts a node, new or with its old data, without waiting."""
-        command = [str(self.program), "run", "--data", str(node.data), "--ip", node.ip]
+        command = [str(self.program), "run", "--insecure", "--data", str(node.data), "--ip", node.ip]
         others = [] if alone else [other for other in self.live() if other is not node]
         if others:
             command += ["--join", others[0].address]

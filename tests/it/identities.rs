@@ -8,6 +8,7 @@ use std::{
     net::SocketAddr,
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     path::Path,
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -17,7 +18,7 @@ use std::{
 };
 
 use chordfs_types::namespace::{self, Change, FileKind, Ino, NamespaceOp, NewNode, Query, Request, Response, Time};
-use harness::{Cluster, TempMount, wait_for};
+use harness::{Cluster, TempMount, programs::{binary, run_command}, wait_for};
 use hyper::StatusCode;
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::runtime::Runtime;
@@ -33,12 +34,9 @@ fn mounts_commands_and_restarts_need_no_step_more() {
     fs::File::open(mount.join("file")).unwrap().sync_all().unwrap();
     cluster.kill(1);
     assert_eq!(fs::read(mount.join("file")).unwrap(), contents, "with one node dead");
-    // A folder that has an identity keeps it, with or without the option.
-    cluster.run_args = vec![];
     cluster.start_node_alone(1);
     cluster.wait_settled();
     cluster.wait_for_voters(3);
-    cluster.run_args = vec!["--tls"];
     cluster.add();
     cluster.wait_settled();
     mount.unmount();
@@ -57,7 +55,7 @@ fn mounts_commands_and_restarts_need_no_step_more() {
 #[test]
 fn a_node_without_an_identity_is_not_let_in() {
     let mut cluster = ring(1);
-    cluster.run_args = vec![];
+    cluster.has_identities = false;
     let stranger = cluster.push_stopped(cluster.folder().join("stranger"));
     let member = SocketAddr::from((cluster.ip(0), 5057));
     cluster.start_node_through(stranger, Some(member));
@@ -69,6 +67,42 @@ fn a_node_without_an_identity_is_not_let_in() {
     cluster.kill(stranger);
     let voters = cluster.status(0)["namespace"]["voters"].as_array().map(Vec::len);
     assert_eq!(voters, Some(1));
+}
+
+/// A folder keeps what it has begun with, and a node says so instead of guessing.
+#[test]
+fn a_node_with_identities_and_a_ring_without_are_kept_apart() {
+    let mut cluster = Cluster::start(1);
+    cluster.has_identities = true;
+    let member = SocketAddr::from((cluster.ip(0), 5057));
+    let newcomer = cluster.push_stopped(cluster.folder().join("newcomer"));
+    cluster.start_node_through(newcomer, Some(member));
+    cluster.wait_failed(newcomer);
+    assert!(cluster.log(newcomer).contains("--insecure"), "{}", cluster.log(newcomer));
+    cluster.stop(0);
+    cluster.start_node_alone(0);
+    cluster.wait_ready(0);
+    assert!(cluster.log(0).contains("belongs to a ring without identities"), "{}", cluster.log(0));
+    assert_eq!(cluster.status(0)["insecure"], true);
+    assert!(storage_node(&cluster, &["status"]).stdout.contains("security          none: whoever"));
+
+    let mut secured = ring(1);
+    assert_eq!(secured.status(0)["insecure"], false);
+    secured.stop(0);
+    secured.has_identities = false;
+    secured.start_node_alone(0);
+    secured.wait_failed(0);
+    assert!(secured.log(0).contains("without --insecure"), "{}", secured.log(0));
+}
+
+/// A mount that had no identity tried for half a minute, and then told of a ring without a majority.
+#[test]
+fn a_user_who_was_not_invited_is_told_how_to_be() {
+    let cluster = ring(1);
+    let mut mount = Command::new(binary("mount.chordfs"));
+    mount.args([&cluster.ip(0).to_string(), "/mnt"]).env("CHORDFS_RUNTIME_DIR", cluster.folder().join("nobody's"));
+    let refused = run_command(&mut mount, Duration::from_secs(20));
+    assert!(refused.code != Some(0) && refused.stderr.contains("invite --role client"), "{}", refused.stderr);
 }
 
 /// What anybody who reached the ports could do to a ring without identities, and who may now.
@@ -270,10 +304,10 @@ fn read_packets(socket: &OwnedFd, stop: &AtomicBool, [a, b]: [u8; 2]) -> Vec<u8>
     all
 }
 
-/// What passes the wire while a ring with these options works.
-fn traffic(options: &[&'static str]) -> (Vec<u8>, String) {
+/// What passes the wire while a ring works, and an operator's token of it.
+fn traffic(has_identities: bool) -> (Vec<u8>, String) {
     let mut cluster = Cluster::empty();
-    cluster.run_args = options.to_vec();
+    cluster.has_identities = has_identities;
     let capture = Capture::start(cluster.network());
     cluster.add();
     cluster.add();
@@ -295,11 +329,11 @@ fn traffic(options: &[&'static str]) -> (Vec<u8>, String) {
 fn no_name_no_contents_and_no_token_is_on_the_wire() {
     let contains = |traffic: &[u8], text: &str| traffic.windows(text.len()).any(|part| part == text.as_bytes());
     let secrets = |token: &str| ["a-most-secret-name".to_owned(), "contents are a secret".to_owned(), token.to_owned()];
-    let (plain, token) = traffic(&[]);
+    let (plain, token) = traffic(false);
     for secret in secrets(&token) {
         assert!(contains(&plain, &secret), "the capture sees {secret:?} where nothing is encrypted");
     }
-    let (encrypted, token) = traffic(&["--tls"]);
+    let (encrypted, token) = traffic(true);
     assert!(encrypted.len() > 100_000, "{} bytes", encrypted.len());
     for secret in secrets(&token) {
         assert!(!contains(&encrypted, &secret), "{secret:?} is on the wire");

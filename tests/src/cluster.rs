@@ -49,6 +49,9 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
     /// Additional arguments of `storage-node run`, for nodes started from now on.
     pub run_args: Vec<&'static str>,
+    /// Whether nodes that are started from now on are to have identities. Most tests are about other things: their rings
+    /// have none, so that any test program may speak to their nodes.
+    pub has_identities: bool,
 }
 
 impl Cluster {
@@ -69,7 +72,7 @@ impl Cluster {
         static NEXT: AtomicU8 = AtomicU8::new(0);
         let network = [20 + (std::process::id() % 200) as u8, NEXT.fetch_add(1, Ordering::Relaxed)];
         let folder = TempDir::with_prefix("chordfs-ring-").expect("a temporary folder");
-        Self { folder, network, nodes: Vec::new(), run_args: Vec::new() }
+        Self { folder, network, nodes: Vec::new(), run_args: Vec::new(), has_identities: false }
     }
 
     /// Adds a node, and returns when it is ready to serve.
@@ -121,7 +124,8 @@ impl Cluster {
     pub fn start_node_through(&mut self, index: usize, join: Option<SocketAddr>) {
         let node = &mut self.nodes[index];
         let (ip, join) = (node.ip.to_string(), join.map(|member| member.to_string()));
-        let mut command = node.process.command(&node.data, &ip, join.as_deref(), &self.run_args);
+        let insecure = if self.has_identities { &[][..] } else { &["--insecure"] };
+        let mut command = node.process.command(&node.data, &ip, join.as_deref(), &[insecure, &self.run_args].concat());
         node.process.start(&mut command);
     }
 

@@ -114,7 +114,7 @@ impl Lab {
         let join = self.live().into_iter().find(|&at| at != index).map(|at| self.nodes[at].ip.to_string());
         let data = self.data(index);
         let machine = &mut self.nodes[index];
-        let mut command = machine.process.command(&data, &machine.ip.to_string(), join.as_deref(), &[]);
+        let mut command = machine.process.command(&data, &machine.ip.to_string(), join.as_deref(), &["--insecure"]);
         machine.namespace.run(|| machine.process.start(&mut command));
     }
 

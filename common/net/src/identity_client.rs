@@ -86,6 +86,11 @@ pub struct ObtainedIdentity {
 pub enum ObtainError {
     #[error("no node was named that can issue a certificate")]
     NoNode,
+    #[error(
+        "{node} lets in only who has an identity in its ring, and this user has none: on the machine of a node run \
+         `storage-node invite --role client`, and give the token that it prints in place of the address"
+    )]
+    NotInvited { node: SocketAddr },
     #[error(transparent)]
     Unreachable(#[from] HttpClientError),
     #[error("{node} issues no certificate: {text}")]
@@ -102,7 +107,7 @@ impl ObtainError {
         match self {
             Self::NoNode | Self::Unreachable(_) => true,
             Self::Refused { status, .. } => *status == StatusCode::SERVICE_UNAVAILABLE,
-            Self::Unusable { .. } | Self::Identity(_) => false,
+            Self::NotInvited { .. } | Self::Unusable { .. } | Self::Identity(_) => false,
         }
     }
 }

@@ -5,9 +5,10 @@
 //! RUNTIME/IP:PORT.operator-token   a symbolic link to that file while the node runs; IP:PORT is its ring plane
 //! ```
 //!
-//! RUNTIME is the folder `CHORDFS_RUNTIME_DIR`, or else `/run/chordfs` for root and `XDG_RUNTIME_DIR/chordfs` for other
-//! users. The link spares an operator on the machine from naming the file; the mode of the file decides who can read
-//! it.
+//! RUNTIME is the folder `CHORDFS_RUNTIME_DIR`, or else `/run/chordfs` for root, and for other users
+//! `XDG_RUNTIME_DIR/chordfs`, or `.local/state/chordfs/run` in `HOME` where there is no such variable. The link spares an
+//! operator on the machine from naming the file; the mode of the file decides who can read it. A link that is left behind
+//! leads to a file that is still the node's.
 
 use std::{
     env, fs, io,
@@ -103,6 +104,7 @@ fn link_path(folder: &Path, node: SocketAddr) -> PathBuf {
 fn runtime_folder() -> Option<PathBuf> {
     let given = env::var_os("CHORDFS_RUNTIME_DIR").map(PathBuf::from);
     let of_root = || nix::unistd::geteuid().is_root().then(|| PathBuf::from("/run/chordfs"));
-    let of_user = || Some(PathBuf::from(env::var_os("XDG_RUNTIME_DIR")?).join("chordfs"));
-    given.or_else(of_root).or_else(of_user).filter(|folder| folder.is_absolute())
+    let of_login = || Some(PathBuf::from(env::var_os("XDG_RUNTIME_DIR")?).join("chordfs"));
+    let at_home = || Some(PathBuf::from(env::var_os("HOME")?).join(".local/state/chordfs/run"));
+    given.or_else(of_root).or_else(of_login).or_else(at_home).filter(|folder| folder.is_absolute())
 }

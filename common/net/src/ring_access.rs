@@ -22,7 +22,7 @@ use crate::{
     identity_client::{ObtainError, Proof, obtain},
     identity_store::{self, StoredIdentity},
     operator_token::find_local_node,
-    transport::Connector,
+    transport::{Connector, TlsProbe, probe_tls},
 };
 
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -103,6 +103,9 @@ impl RingAccess {
                 }
             }
         }
+        if role == Role::Client {
+            refuse_encrypted(nodes).await?;
+        }
         Ok(Self::plain())
     }
 
@@ -148,6 +151,18 @@ impl Certified {
         self.owner = obtained.credentials.owner().clone();
         Ok(())
     }
+}
+
+/// A mount without an identity can do nothing in a ring that has identities. Commands can: some calls need none.
+async fn refuse_encrypted(nodes: &[SocketAddr]) -> Result<(), ObtainError> {
+    for node in nodes {
+        match probe_tls(*node).await {
+            TlsProbe::Encrypted => return Err(ObtainError::NotInvited { node: *node }),
+            TlsProbe::Plain => return Ok(()),
+            TlsProbe::Unreachable => {}
+        }
+    }
+    Ok(())
 }
 
 /// Waits for nodes that do not answer yet.

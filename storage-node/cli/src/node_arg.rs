@@ -15,7 +15,7 @@ use chordfs_net::{
     http_pool::HttpPool,
     operator_token::{find_token, read_token},
     ring_access::RingAccess,
-    transport::{Connector, speaks_tls},
+    transport::{Connector, TlsProbe, probe_tls},
 };
 use chordfs_types::ring_id::NodeAddress;
 use clap::Args;
@@ -59,7 +59,8 @@ impl OperatorArg {
         };
         let connector = connector(self.address()).await?;
         let is_far = !self.node.node.ip().is_loopback() && find_token(self.node.node).is_none();
-        if token.is_some() && is_far && !connector.is_encrypted() && speaks_tls(self.address().ring()).await {
+        let is_in_clear = token.is_some() && is_far && !connector.is_encrypted();
+        if is_in_clear && probe_tls(self.address().ring()).await == TlsProbe::Encrypted {
             bail!(
                 "the ring of {} has identities, and this user has none in it: the operator's token would travel without \
                  encryption. On a node's machine run `storage-node invite --role operator`, and here `storage-node accept`",

@@ -91,14 +91,15 @@ pub struct RunArgs {
     /// number and ms, s, m, h or d]
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration::parse_positive)]
     restart_grace: Duration,
-    /// Give the ring identities: a node without a folder of its own yet makes the ring's certificate authority, or gets
-    /// a certificate from the ring it joins; all connections between nodes and mounts are encrypted then. A node that
-    /// joins has to run on the machine of a node whose files its user may read
-    #[arg(long, env = "CHORDFS_TLS", value_parser = FalseyValueParser::new())]
-    tls: bool,
-    /// With --tls: networks from which old scripts, foreign nodes and browsers may connect without encryption, as in
+    /// For test networks: give the ring no identities, or join one that has none. Nothing is encrypted, and whoever
+    /// reaches the ports may read, change and delete everything. Without this a ring's first node makes a certificate
+    /// authority, and every other node needs an invitation, unless it runs on the machine of a node whose files its user
+    /// may read
+    #[arg(long, env = "CHORDFS_INSECURE", value_parser = FalseyValueParser::new())]
+    insecure: bool,
+    /// Networks from which old scripts, foreign nodes and browsers may connect without encryption, as in
     /// 127.0.0.0/8,10.1.2.3,fd00::/8; or `none`
-    #[arg(long, value_name = "NETWORKS", default_value = "127.0.0.0/8,::1")]
+    #[arg(long, value_name = "NETWORKS", env = "CHORDFS_LEGACY", default_value = "127.0.0.0/8,::1")]
     legacy: PlainNetworks,
     /// A name by which browsers and programs may call this node over HTTP, besides addresses and names such as
     /// `node1`, `*.local` and `*.internal`; repeatable
@@ -177,7 +178,7 @@ impl From<RunArgs> for NodeConfig {
             }
         }
         config.join.extend(invitation.iter().flat_map(|token| token.nodes.iter().copied()));
-        config.security = SecurityConfig { identities: args.tls, invitation, plain: args.legacy };
+        config.security = SecurityConfig { insecure: args.insecure, invitation, plain: args.legacy };
         config.host_names = args.host_name;
         config.peer_memory_bytes = (args.peer_memory << 20) as usize;
         config.history_period = args.history_period;
@@ -191,6 +192,11 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     tokio::spawn(allocator::trim_regularly(TrimSchedule::NODE));
     #[cfg(feature = "aws")]
     if args.aws {
+        anyhow::ensure!(
+            args.insecure,
+            "rings in an Auto Scaling group have no identities yet: start the node with --insecure \
+             (CHORDFS_INSECURE=true), in a network that you trust"
+        );
         let (settings, ip) = (args.aws_args.clone().checked()?, args.ip);
         return Box::pin(chordfs_aws::run(settings, args.into(), ip)).await;
     }

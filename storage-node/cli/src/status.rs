@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context;
 use chordfs_types::{
-    admin::{DrainPhase, DrainStatus, Health, HealthFacts, HealthLevel, NodeStatus, RingStatus, TransferProgress},
+    admin::{DrainPhase, DrainStatus, Health, HealthFacts, HealthLevel, INSECURE, NodeStatus, RingStatus, TransferProgress},
     ring_id::{NodeAddress, NodeRef},
 };
 
@@ -83,6 +83,9 @@ fn describe(node: NodeAddress, status: &NodeStatus, health: &Health) -> Result<S
     }
     line("leader", or_none(namespace.leader))?;
     line("voters", list(&namespace.voters))?;
+    if status.insecure {
+        line("security", INSECURE.to_owned())?;
+    }
     line("health", health.level.to_string())?;
     health.reasons.iter().try_for_each(|reason| writeln!(out, "  {reason}"))?;
     Ok(out)
@@ -162,6 +165,7 @@ mod tests {
             },
             zone: None,
             requests: 0,
+            insecure: true,
         };
         let expected = "node         10.0.0.2:5057, serving\n\
                         position     none\n\
@@ -174,6 +178,8 @@ mod tests {
                         repairing    nothing left\n\
                         leader       none\n\
                         voters       10.0.0.2:5057, 10.0.0.2:5058\n\
+                        security     none: whoever reaches the ports of a node may read, change and delete everything \
+                        (--insecure)\n\
                         health       OK\n";
         assert_eq!(describe(node, &status, &Health::default()).unwrap(), expected);
         let stuck = TransferProgress { bytes_per_second: 0, ..incoming };

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use chordfs_types::{
-    admin::{NodeLine, RingStatus},
+    admin::{INSECURE, NodeLine, RingStatus},
     byte_size::human,
 };
 
@@ -30,6 +30,9 @@ pub(crate) fn table(status: &RingStatus, mounts: &str) -> String {
     line("namespace leader", leader);
     let voters: Vec<String> = status.namespace.voters.iter().map(|voter| status.voter_text(*voter)).collect();
     line("namespace voters", if voters.is_empty() { "none".into() } else { voters.join(", ") });
+    if status.insecure {
+        line("security", INSECURE.into());
+    }
     out + mounts + &verdict(&status.health)
 }
 
@@ -85,7 +88,7 @@ mod tests {
         let (asked, health) = (voter(1), Health::default());
         let space = Some(RingSpace { capacity_bytes: 3 << 30, free_bytes: 2 << 30 });
         let shown = table(
-            &RingStatus { asked, nodes, under_replicated: Some(0), space, namespace, health },
+            &RingStatus { asked, nodes, under_replicated: Some(0), space, namespace, insecure: false, health },
             "mounts of no ring\n",
         );
         assert!(shown.contains("room for files    2.00 GiB free of 3.00 GiB\n"), "{shown}");

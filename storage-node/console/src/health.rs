@@ -1,7 +1,7 @@
 //! The verdict on the ring with its reasons, in the words of `storage-node status`, and the ring at a glance.
 
 use chordfs_types::{
-    admin::{HealthLevel, RingStatus},
+    admin::{HealthLevel, INSECURE, RingStatus},
     byte_size::human,
 };
 use maud::{Markup, html};
@@ -30,6 +30,7 @@ fn glance(status: &RingStatus) -> Markup {
             dt { "Namespace leader" }
             dd { @if let Some(leader) = status.namespace.leader { (leader) } @else { "none" } }
             dt { "Namespace voters" } dd { @if voters.is_empty() { "none" } @else { (voters.join(", ")) } }
+            @if status.insecure { dt { "Security" } dd data-level=(HealthLevel::Warn) { "⚠ " (INSECURE) } }
         }
     }
 }

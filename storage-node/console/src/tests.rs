@@ -102,6 +102,7 @@ fn view(count: u8, silent: &[u8]) -> RingView {
             voters: (0..count.min(3)).map(address).collect(),
             ..NamespaceStatus::default()
         },
+        insecure: false,
         health: Health::default(),
     };
     status.health = Health::judge(&HealthFacts::of_ring(&status));

@@ -66,8 +66,9 @@ impl RingSurvey {
             .filter_map(std::future::ready)
             .collect()
             .await;
+        let insecure = own.insecure;
         answers.insert(asked, own);
-        assemble(asked, &surveyed, &answers)
+        RingStatus { insecure, ..assemble(asked, &surveyed, &answers) }
     }
 
     async fn status_of(&self, address: SocketAddr) -> Option<NodeStatus> {
@@ -97,7 +98,8 @@ fn assemble(asked: SocketAddr, surveyed: &[SurveyedNode], answers: &HashMap<Sock
     let chunks: Vec<Option<u64>> = members.map(|node| node.chunks).collect();
     let under_replicated = lacking_copies(&chunks, compared);
     let space = space(&nodes);
-    let mut status = RingStatus { asked, nodes, under_replicated, space, namespace, health: Health::default() };
+    let health = Health::default();
+    let mut status = RingStatus { asked, nodes, under_replicated, space, namespace, insecure: false, health };
     status.health = Health::judge(&HealthFacts::of_ring(&status));
     status
 }
@@ -197,6 +199,7 @@ mod tests {
             cache: Default::default(),
             zone: None,
             requests: 0,
+            insecure: false,
         }
     }
 

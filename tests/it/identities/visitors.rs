@@ -32,7 +32,7 @@ pub(super) const SOON: Duration = Duration::from_secs(30);
 
 pub(super) fn ring(nodes: usize) -> Cluster {
     let mut cluster = Cluster::empty();
-    cluster.run_args = vec!["--tls"];
+    cluster.has_identities = true;
     for _ in 0..nodes {
         cluster.add();
     }

@@ -55,15 +55,29 @@ impl Connector {
     }
 }
 
-/// Whether the node at `address` belongs to a ring with identities, as far as it can be reached. It tries a handshake
-/// with a ring that does not exist, and looks whether the answer is a certificate.
-pub async fn speaks_tls(address: SocketAddr) -> bool {
-    let Ok(stranger) = Connector::pinned(Fingerprint::of(b"no authority")) else { return false };
+/// What a node that was not asked before answers to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsProbe {
+    /// It belongs to a ring with identities.
+    Encrypted,
+    /// It belongs to a ring without identities, or is no node of ours.
+    Plain,
+    Unreachable,
+}
+
+/// Finds out whether the node at `address` belongs to a ring with identities. It tries a handshake with a ring that does
+/// not exist, and looks whether the answer is a certificate.
+pub async fn probe_tls(address: SocketAddr) -> TlsProbe {
+    let reachable = timeout(PROBE_DEADLINE, TcpStream::connect(address)).await;
+    let (Ok(Ok(_)), Ok(stranger)) = (reachable, Connector::pinned(Fingerprint::of(b"no authority"))) else {
+        return TlsProbe::Unreachable;
+    };
     match timeout(PROBE_DEADLINE, stranger.connect(address)).await {
         Ok(Err(error)) => {
             let reason = error.get_ref().and_then(|error| error.downcast_ref::<TlsError>());
-            matches!(reason, Some(TlsError::InvalidCertificate(_)))
+            let has_certificate = matches!(reason, Some(TlsError::InvalidCertificate(_)));
+            if has_certificate { TlsProbe::Encrypted } else { TlsProbe::Plain }
         }
-        Ok(Ok(_)) | Err(_) => false,
+        Ok(Ok(_)) | Err(_) => TlsProbe::Plain,
     }
 }

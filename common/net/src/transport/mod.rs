@@ -20,5 +20,5 @@ pub use self::{
     acceptor::{Acceptor, PlainNetworks},
     caller::RemoteCaller,
     connection::Connection,
-    connector::{Connector, speaks_tls},
+    connector::{Connector, TlsProbe, probe_tls},
 };

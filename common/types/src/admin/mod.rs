@@ -30,5 +30,6 @@ pub use self::{
     ring::{NodeLine, RingNodeState, RingStatus},
     scrub::{PassReport, ScrubStatus},
     sessions::SessionStatus,
+    text::INSECURE,
     work::{ScrubWork, TransferWork, Work},
 };

@@ -64,6 +64,9 @@ pub struct NodeStatus {
     /// HTTP requests that were answered on 5058 since the process started, those of other nodes included.
     #[serde(default)]
     pub requests: u64,
+    /// The ring has no identities: whoever reaches the node's ports may do anything.
+    #[serde(default)]
+    pub insecure: bool,
 }
 
 /// How full a node's disk is.

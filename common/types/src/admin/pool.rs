@@ -215,6 +215,7 @@ mod tests {
             under_replicated: None,
             space: None,
             namespace: NamespaceStatus::default(),
+            insecure: false,
             health: Health::default(),
         }
     }

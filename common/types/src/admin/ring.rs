@@ -24,6 +24,9 @@ pub struct RingStatus {
     pub space: Option<RingSpace>,
     /// As the gathering node reports it, or another node if the first knows no leader.
     pub namespace: NamespaceStatus,
+    /// [`NodeStatus::insecure`](super::NodeStatus::insecure).
+    #[serde(default)]
+    pub insecure: bool,
     /// The verdict on all of this.
     #[serde(default)]
     pub health: Health,

@@ -21,6 +21,10 @@ impl RingNodeState {
     }
 }
 
+/// What a ring without identities is, wherever it is shown.
+pub const INSECURE: &str =
+    "none: whoever reaches the ports of a node may read, change and delete everything (--insecure)";
+
 impl RingStatus {
     /// The caches of all nodes that report theirs, as one.
     pub fn cache(&self) -> CacheStatus {

@@ -75,6 +75,7 @@ impl ScriptedRing {
                 voters: vec![address(0)],
                 ..NamespaceStatus::default()
             },
+            insecure: false,
             health: Health::default(),
         };
         status.health = Health::judge(&HealthFacts::of_ring(&status));

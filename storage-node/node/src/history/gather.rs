@@ -113,6 +113,7 @@ mod tests {
             under_replicated: None,
             space: None,
             namespace: Default::default(),
+            insecure: false,
             health: Default::default(),
         }
     }

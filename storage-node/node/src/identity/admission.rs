@@ -8,13 +8,14 @@ use chordfs_namespace::has_log;
 use chordfs_net::{
     identity_client::{ObtainError, ObtainedIdentity, Proof, obtain},
     operator_token::find_local_node,
-    transport::{Connector, PlainNetworks},
+    transport::{Connector, PlainNetworks, TlsProbe, probe_tls},
 };
 use chordfs_store::DataFolder;
 use tokio::time::{Instant, sleep};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::folder::NodeIdentity;
+use crate::driver::SavedRing;
 
 /// Pause before the nodes of the ring are asked again, which may be starting, too.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -23,43 +24,64 @@ const ATTEMPT_DEADLINE: Duration = Duration::from_secs(5);
 /// The identity of a node, and the connections that it takes without one.
 #[derive(Clone, Debug, Default)]
 pub struct SecurityConfig {
-    /// The ring has identities: a new one makes its authority, and a node that joins gets a certificate. A folder that
-    /// has an identity already keeps it.
-    pub identities: bool,
+    /// The node works without an identity: in a test network, or in a ring that has begun so.
+    pub insecure: bool,
     /// By which a node of another machine may join.
     pub invitation: Option<InvitationToken>,
     /// Networks from which plain connections are taken although the ring has identities.
     pub plain: PlainNetworks,
 }
 
-/// Returns the identity of the node with this folder; `None` if its ring has none.
-pub(crate) async fn identity_of(
-    folder: &DataFolder,
-    address: SocketAddr,
-    join: &[SocketAddr],
-    security: &SecurityConfig,
-    deadline: Duration,
-) -> Result<Option<NodeIdentity>> {
-    let name = address.to_string();
+/// What decides where a node has its identity from.
+pub(crate) struct Newcomer<'a> {
+    pub folder: &'a DataFolder,
+    pub address: SocketAddr,
+    pub join: &'a [SocketAddr],
+    /// It founds the namespace, though it joins the members that it was told of.
+    pub founds: bool,
+    pub security: &'a SecurityConfig,
+    pub deadline: Duration,
+}
+
+/// Returns the identity of the node; `None` if its ring has none.
+pub(crate) async fn identity_of(node: Newcomer<'_>) -> Result<Option<NodeIdentity>> {
+    let Newcomer { folder, address, join, founds, security, deadline } = node;
+    let (name, path) = (address.to_string(), folder.path().display());
     if let Some(identity) = NodeIdentity::load(folder.path(), &name)? {
+        if security.insecure {
+            bail!("{path} belongs to a ring with identities: start the node without --insecure, or use a new folder");
+        }
         return Ok(Some(identity));
     }
-    if !security.identities && security.invitation.is_none() {
+    if !security.insecure && was_in_a_ring(folder).await? {
+        if security.invitation.is_some() {
+            bail!("{path} belongs to a ring without identities, and cannot join another one: use a new folder");
+        }
+        warn!(
+            "{path} belongs to a ring without identities: nothing is encrypted, and whoever reaches the ports of this \
+             node may read, change and delete everything. To say that this is meant, start it with --insecure"
+        );
         return Ok(None);
     }
-    if join.is_empty() {
-        if has_log(folder.path()) {
-            bail!(
-                "{} belongs to a ring without identities: start it without --tls, or use a new folder",
-                folder.path().display()
-            );
-        }
+    if security.insecure {
+        warn!(
+            "--insecure: nothing is encrypted, and whoever reaches the ports of this node may read, change and delete \
+             everything"
+        );
+        return Ok(None);
+    }
+    if join.is_empty() || (founds && security.invitation.is_none()) {
         info!("this node begins a ring with identities");
         return Ok(Some(NodeIdentity::found(folder.path(), &name)?));
     }
     let obtained = obtain_patiently(join, security.invitation.as_ref(), &name, deadline).await?;
     info!(owner = obtained.credentials.owner().identity.id.to_string(), "the ring has let this node in");
     Ok(Some(NodeIdentity::adopt(folder.path(), &obtained)?))
+}
+
+async fn was_in_a_ring(folder: &DataFolder) -> Result<bool> {
+    let saved = SavedRing::read(folder.path()).await?;
+    Ok(has_log(folder.path()) || saved.is_some_and(|saved| saved.settled))
 }
 
 async fn obtain_patiently(
@@ -70,6 +92,9 @@ async fn obtain_patiently(
 ) -> Result<ObtainedIdentity> {
     let (end, key) = (Instant::now() + deadline, NewKey::generate()?);
     loop {
+        if invitation.is_none() {
+            refuse_plain_ring(join).await?;
+        }
         let outcome = match proof(join, invitation)? {
             Some((authority, proof)) => {
                 let pinned = Connector::pinned(authority)?;
@@ -90,6 +115,20 @@ async fn obtain_patiently(
             Err(error) => return Err(error).context("this node may not join"),
         }
     }
+}
+
+/// A node that was not told otherwise joins no ring without identities.
+async fn refuse_plain_ring(join: &[SocketAddr]) -> Result<()> {
+    for node in join {
+        if probe_tls(*node).await == TlsProbe::Plain {
+            bail!(
+                "{node} does not encrypt: its ring has no identities, and this node would have to be started with \
+                 --insecure. If it is a foreign Chord node, name a storage node of the ring, or start this one by an \
+                 invitation or, for the first storage node of that ring, with --found-namespace"
+            );
+        }
+    }
+    Ok(())
 }
 
 /// The ring's fingerprint, and why this node may join: it was invited, or its user may read the files of one of the

@@ -19,5 +19,9 @@ mod routes;
 
 pub use self::admission::SecurityConfig;
 pub(crate) use self::{
-    admission::identity_of, folder::NodeIdentity, issue::routes, revoked::RevokedIdentities, routes::operator_routes,
+    admission::{Newcomer, identity_of},
+    folder::NodeIdentity,
+    issue::routes,
+    revoked::RevokedIdentities,
+    routes::operator_routes,
 };

@@ -17,7 +17,7 @@ use super::{config::NodeConfig, load::load};
 use crate::{
     blocking::with_store,
     driver::{self, DriverSettings, RingHandle},
-    identity::{NodeIdentity, RevokedIdentities, identity_of},
+    identity::{Newcomer, NodeIdentity, RevokedIdentities, identity_of},
     node::{disk_watch::DiskWatch, stage::Stage},
     replica::{copy_traffic::CopyTraffic, departure::Departure, peer::Peers},
 };
@@ -51,8 +51,15 @@ pub(super) struct Core {
 
 impl Core {
     pub(super) async fn open(config: NodeConfig, folder: DataFolder) -> Result<Self> {
-        let NodeConfig { address, join, security, join_deadline, .. } = &config;
-        let identity = identity_of(&folder, *address, join, security, *join_deadline).await?.map(Arc::new);
+        let identity = identity_of(Newcomer {
+            folder: &folder,
+            address: config.address,
+            join: &config.join,
+            founds: config.found_namespace,
+            security: &config.security,
+            deadline: config.join_deadline,
+        });
+        let identity = identity.await?.map(Arc::new);
         let connector = identity.as_ref().map_or(Connector::Plain, |identity| Connector::over(identity.tls()));
         let revoked =
             identity.as_ref().map(|_| RevokedIdentities::load(folder.path().join("identity").join("revoked")));

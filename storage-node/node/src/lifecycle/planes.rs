@@ -223,6 +223,7 @@ fn local_admin(core: &Core, services: &Services, requests: Arc<RequestMeters>) -
         config: services.config.clone(),
         zone: core.config.zone.clone(),
         requests,
+        insecure: core.identity.is_none(),
         arcs: ArcHandOver { ring: core.ring.clone(), store: core.store.clone(), peers: core.peers.clone() },
     }
 }

@@ -48,6 +48,8 @@ pub struct LocalAdmin {
     pub config: ConfigFollower,
     pub zone: Option<String>,
     pub requests: Arc<RequestMeters>,
+    /// The ring has no identities.
+    pub insecure: bool,
 }
 
 impl NodeAdmin for LocalAdmin {
@@ -82,6 +84,7 @@ impl NodeAdmin for LocalAdmin {
             cache: cache_status(&self.store.cache_stats(), &self.config.current()),
             zone: self.zone.clone(),
             requests: self.requests.requests.load(Relaxed),
+            insecure: self.insecure,
         }
     }
 

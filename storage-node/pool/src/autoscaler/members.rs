@@ -120,6 +120,7 @@ mod tests {
             under_replicated: None,
             space: None,
             namespace: NamespaceStatus::default(),
+            insecure: false,
             health: Health::default(),
         };
         let (pool, ring) = (serde_json::to_string(&pool).unwrap(), serde_json::to_string(&ring).unwrap());

@@ -66,6 +66,7 @@ impl NodeAdmin for FakeNode {
             cache: CacheStatus { hits: 30, misses: 10, items: 4, capacity_bytes: 9, ..CacheStatus::default() },
             zone: None,
             requests: 0,
+            insecure: false,
         }
     }
 
