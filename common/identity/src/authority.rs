@@ -98,19 +98,31 @@ impl CertificateAuthority {
         Ok(Self { certificate, issuer })
     }
 
+    /// Takes the text that `to_pem` returns. `origin` is named in errors.
+    pub fn from_pem(text: &[u8], origin: &Path) -> Result<Self, IdentityError> {
+        let missing = |missing| IdentityError::Incomplete { path: origin.to_owned(), missing };
+        let certificate = CertificateDer::from_pem_slice(text).map_err(|_| missing("certificate of the ring"))?;
+        let key = PrivatePkcs8KeyDer::from_pem_slice(text).map_err(|_| missing("private key"))?;
+        Self::from_parts(&certificate, key.secret_pkcs8_der())
+    }
+
+    /// Both parts as text: the certificate and the private key.
+    pub fn to_pem(&self) -> String {
+        pem::encode_many(&self.parts())
+    }
+
     /// Reads the file with both parts. Refuses one that others may read.
     pub fn load(path: &Path) -> Result<Self, IdentityError> {
-        let missing = |missing| IdentityError::Incomplete { path: path.to_owned(), missing };
-        let text = secret_file::read(path)?;
-        let certificate = CertificateDer::from_pem_slice(&text).map_err(|_| missing("certificate of the ring"))?;
-        let key = PrivatePkcs8KeyDer::from_pem_slice(&text).map_err(|_| missing("private key"))?;
-        Self::from_parts(&certificate, key.secret_pkcs8_der())
+        Self::from_pem(&secret_file::read(path)?, path)
     }
 
     /// Replaces the file durably. At no moment can another user read it.
     pub fn save(&self, path: &Path) -> Result<(), IdentityError> {
-        let certificate = Pem::new("CERTIFICATE", self.certificate.to_vec());
-        secret_file::replace(path, &[certificate, Pem::new("PRIVATE KEY", self.key())])
+        secret_file::replace(path, &self.parts())
+    }
+
+    fn parts(&self) -> [Pem; 2] {
+        [Pem::new("CERTIFICATE", self.certificate.to_vec()), Pem::new("PRIVATE KEY", self.key())]
     }
 
     /// The certificate in DER, which everybody may know.

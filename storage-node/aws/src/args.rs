@@ -29,6 +29,10 @@ pub struct AwsArgs {
     /// number and ms, s, m, h or d]
     #[arg(long, value_name = "TIME", env = "CHORDFS_STATISTICS_PERIOD", default_value = "5s", value_parser = duration::parse_positive)]
     pub statistics_period: Duration,
+    /// Name of the secret in Secrets Manager that keeps the ring's certificate authority; made by the first node
+    /// [default: chordfs/GROUP/authority]
+    #[arg(long, value_name = "NAME", env = "CHORDFS_RING_SECRET")]
+    pub ring_secret: Option<String>,
     /// What the alarms watch: max (the fullest disk of the group) or avg (the mean of its disks)
     #[arg(long, value_name = "HOW", env = "CHORDFS_SCALE_ON", default_value_t = ScaleOn::Max)]
     pub scale_on: ScaleOn,
@@ -80,6 +84,7 @@ pub struct AwsSettings {
     pub asg: Option<String>,
     pub advertise: Advertise,
     pub hook: Option<String>,
+    pub ring_secret: Option<String>,
     pub metric_period: Duration,
     pub statistics_period: Duration,
     pub scaling: ScalingSettings,
@@ -139,6 +144,7 @@ impl AwsArgs {
             asg: self.asg,
             advertise: self.advertise,
             hook: self.hook,
+            ring_secret: self.ring_secret.filter(|name| !name.is_empty()),
             metric_period: self.metric_period,
             statistics_period: self.statistics_period,
             scaling,
@@ -208,8 +214,8 @@ pub mod tests {
 
     #[test]
     fn the_defaults_are_the_documented_ones() {
-        let AwsSettings { asg, advertise, hook, metric_period, statistics_period, scaling } = settings("").unwrap();
-        assert_eq!((asg, advertise, hook), (None, Advertise::Private, None));
+        let AwsSettings { asg, advertise, hook, ring_secret, metric_period, statistics_period, scaling } = settings("").unwrap();
+        assert_eq!((asg, advertise, hook, ring_secret), (None, Advertise::Private, None, None));
         assert_eq!((metric_period.as_secs(), statistics_period.as_secs()), (60, 5));
         assert_eq!((scaling.namespace.as_str(), scaling.policy.scale_on), ("ChordFS", ScaleOn::Max));
         assert_eq!((scaling.policy.grow_above, scaling.policy.shrink_below), (70.0, Some(30.0)));

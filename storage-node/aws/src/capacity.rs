@@ -98,9 +98,9 @@ impl AlarmSwitches {
 }
 
 /// Follows the choice, without end.
-pub(crate) async fn follow(aws: &AwsContextInner, alarms: &AlarmSwitches) {
+pub(crate) async fn follow(aws: &AwsContextInner, alarms: &AlarmSwitches, pool: Arc<HttpPool>) {
     let (cloud, health) = (&*aws.cloud, &*aws.health);
-    let client = AdminClient::new(Arc::new(HttpPool::new()), DEADLINE);
+    let client = AdminClient::new(pool, DEADLINE);
     let mut checks = interval(CHECK_INTERVAL);
     checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

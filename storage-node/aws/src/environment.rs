@@ -12,7 +12,7 @@ use std::{
 
 use aws_config::imds;
 use axum::Router;
-use chordfs_net::backoff::Backoff;
+use chordfs_net::{backoff::Backoff, http_pool::HttpPool};
 use chordfs_node::{drain::Drain, lifecycle::HostEnvironment, mutual_exclusion::Claim};
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
@@ -169,20 +169,20 @@ impl HostEnvironment for AwsEnvironment {
         self.status.health.clear_activity();
     }
 
-    fn attend(self: Arc<Self>, drain: Drain, stop: CancellationToken) -> BoxFuture<'static, ()> {
+    fn attend(self: Arc<Self>, drain: Drain, pool: Arc<HttpPool>, stop: CancellationToken) -> BoxFuture<'static, ()> {
         Box::pin(async move {
             let aws = tokio::select! {
                 context = self.context() => context,
                 () = stop.cancelled() => return,
             };
-            let beside = stop.run_until_cancelled(beside_the_node(aws));
+            let beside = stop.run_until_cancelled(beside_the_node(aws, &pool));
             tokio::join!(beside, termination::watch(aws, &drain, &stop));
         })
     }
 }
 
 /// Publishes metrics, maintains alarms and the size of the group, without end.
-async fn beside_the_node(aws: &AwsContext) {
+async fn beside_the_node(aws: &AwsContext, pool: &Arc<HttpPool>) {
     let (cloud, health) = (&*aws.cloud, &*aws.health);
     let series = |period| metric::MetricSeries {
         namespace: &aws.settings.scaling.namespace,
@@ -193,9 +193,9 @@ async fn beside_the_node(aws: &AwsContext) {
     let alarms = AlarmSwitches::new();
     tokio::join!(
         keep_scaling(aws, &alarms),
-        capacity::follow(aws, &alarms),
+        capacity::follow(aws, &alarms, pool.clone()),
         metric::publish(cloud, health, &aws.data, series(aws.settings.metric_period)),
-        statistics::publish(cloud, health, aws.node(), series(aws.settings.statistics_period)),
+        statistics::publish(cloud, health, (aws.node(), pool.clone()), series(aws.settings.statistics_period)),
     );
 }
 

@@ -21,6 +21,7 @@ pub(crate) struct FakeCloud {
     pub policies: Mutex<HashMap<(String, String), FoundPolicy>>,
     pub alarms: Mutex<Vec<AlarmSpec>>,
     pub data: Mutex<Vec<Datum>>,
+    pub secrets: Mutex<HashMap<String, String>>,
     denied: Mutex<HashSet<&'static str>>,
     called: Mutex<HashMap<&'static str, usize>>,
     pub unreachable: AtomicBool,
@@ -121,6 +122,19 @@ impl Cloud for FakeCloud {
 
     fn complete<'a>(&'a self, _: &'a HeldInstance) -> CloudFuture<'a, ()> {
         self.answer("complete", || ())
+    }
+
+    fn secret<'a>(&'a self, name: &'a str) -> CloudFuture<'a, Option<String>> {
+        self.answer("secret", || self.secrets.lock().get(name).cloned())
+    }
+
+    fn create_secret<'a>(&'a self, name: &'a str, text: String) -> CloudFuture<'a, bool> {
+        self.answer("create_secret", || {
+            let mut secrets = self.secrets.lock();
+            let is_new = !secrets.contains_key(name);
+            secrets.entry(name.to_owned()).or_insert(text);
+            is_new
+        })
     }
 
     fn mark_unhealthy<'a>(&'a self, _: &'a str) -> CloudFuture<'a, ()> {

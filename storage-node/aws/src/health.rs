@@ -14,6 +14,7 @@ use super::cloud::CallError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Topic {
     Group,
+    Secret,
     Policy,
     Alarm,
     Metric,

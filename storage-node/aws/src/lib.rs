@@ -18,6 +18,7 @@
 //! | `miss_rate.rs`, `group_nodes.rs` | what `storage-node autoscaler` takes from AWS |
 //! | `termination.rs` | termination and spot notices: drain in turn, heartbeats, `CONTINUE` |
 //! | `health.rs` | the current problems, for `/healthz` |
+//! | `ring_authority.rs` | the ring's certificate authority, in Secrets Manager |
 //! | `plan.rs` | `storage-node aws plan` |
 
 pub mod args;
@@ -33,6 +34,7 @@ mod identity;
 mod metric;
 mod miss_rate;
 mod plan;
+mod ring_authority;
 mod scaling;
 mod sdk;
 mod start;

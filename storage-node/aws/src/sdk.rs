@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use aws_config::imds::{self, client::error::ImdsError};
-use aws_sdk_autoscaling as autoscaling;
+use aws_sdk_autoscaling::{self as autoscaling, error::SdkError};
 use aws_sdk_cloudwatch as cloudwatch;
 use cloudwatch::types::{
     ComparisonOperator, Dimension, MetricAlarm, MetricDatum, StandardUnit, Statistic as SdkStatistic,
@@ -25,11 +25,15 @@ const MISSING: &str = "missing";
 const DEFAULT_HEARTBEAT_SECS: i32 = 3600;
 const MAX_GLOBAL_SECS: i32 = 172_800;
 
+/// What is shown beside the secret's name.
+const SECRET: &str = "The certificate authority of a chordfs ring: who has it can join the ring and read everything";
+
 pub(crate) struct Sdk {
     imds: imds::Client,
     autoscaling: autoscaling::Client,
     cloudwatch: cloudwatch::Client,
     ec2: aws_sdk_ec2::Client,
+    secrets: aws_sdk_secretsmanager::Client,
 }
 
 impl Sdk {
@@ -41,6 +45,7 @@ impl Sdk {
             autoscaling: autoscaling::Client::new(&config),
             cloudwatch: cloudwatch::Client::new(&config),
             ec2: aws_sdk_ec2::Client::new(&config),
+            secrets: aws_sdk_secretsmanager::Client::new(&config),
         }
     }
 
@@ -70,6 +75,11 @@ pub(crate) async fn metadata(imds: &imds::Client, path: &str) -> Result<Option<S
             Err(CallError { action: "metadata service, GET", resource: path.to_owned(), kind, detail })
         }
     }
+}
+
+/// Whether a call failed by an error of the service that `test` recognizes.
+fn is<E, R>(error: &SdkError<E, R>, test: impl FnOnce(&E) -> bool) -> bool {
+    error.as_service_error().is_some_and(test)
 }
 
 impl Cloud for Sdk {
@@ -202,6 +212,26 @@ impl Cloud for Sdk {
             let answer = request.lifecycle_action_result("CONTINUE").send().await;
             let failed = |error| CallError::new("autoscaling:CompleteLifecycleAction", hold.description(), &error);
             answer.map(drop).map_err(failed)
+        })
+    }
+
+    fn secret<'a>(&'a self, name: &'a str) -> CloudFuture<'a, Option<String>> {
+        Box::pin(async move {
+            match self.secrets.get_secret_value().secret_id(name).send().await {
+                Ok(answer) => Ok(Some(answer.secret_string().unwrap_or_default().to_owned())),
+                Err(error) if is(&error, |error| error.is_resource_not_found_exception()) => Ok(None),
+                Err(error) => Err(CallError::new("secretsmanager:GetSecretValue", name, &error)),
+            }
+        })
+    }
+
+    fn create_secret<'a>(&'a self, name: &'a str, text: String) -> CloudFuture<'a, bool> {
+        Box::pin(async move {
+            match self.secrets.create_secret().name(name).description(SECRET).secret_string(text).send().await {
+                Ok(_) => Ok(true),
+                Err(error) if is(&error, |error| error.is_resource_exists_exception()) => Ok(false),
+                Err(error) => Err(CallError::new("secretsmanager:CreateSecret", name, &error)),
+            }
         })
     }
 

@@ -14,8 +14,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use chordfs_net::transport::{Acceptor, Connector, PlainNetworks};
 use chordfs_node::{
     driver::SavedRing,
+    identity::take_authority,
     lifecycle::{self, NodeConfig},
     mutual_exclusion::Claim,
 };
@@ -24,10 +26,12 @@ use tokio::time::timeout;
 use tracing::info;
 
 use super::{
+    AwsContext,
     args::{Advertise, AwsSettings},
     environment::{AwsEnvironment, AwsStatus},
     founding::{self, BootstrapServer, FoundingStatus},
     identity::{self, InstanceIdentity},
+    ring_authority::ring_authority,
     sdk::Sdk,
     termination,
 };
@@ -97,19 +101,43 @@ impl AwsStart {
         info!(?identity, "discovered the identity of this instance");
         self.set_address_and_zone(&identity)?;
         let environment = self.environment();
-        if self.config.join.is_empty() {
-            let context = environment.context_of(identity).await;
-            info!(group = context.group, "this instance belongs to an Auto Scaling group");
-            let members = tokio::select! {
-                members = founding::find_ring(context) => members,
-                () = termination::watch_without_data(context) => return Ok(None),
-            };
-            self.config.join = members;
-        } else {
+        let (security, joins) = (&self.config.security, !self.config.join.is_empty());
+        let has_authority = !security.insecure && security.invitation.is_none();
+        if joins {
             self.status.founding.set_status(FoundingStatus { ring: true, claim: Claim::Idle });
         }
+        if joins && !has_authority {
+            bootstrap.end().await;
+            return Ok(Some((self.config, environment)));
+        }
+        let context = environment.context_of(identity).await;
+        info!(group = context.group, "this instance belongs to an Auto Scaling group");
+        let admitted = async {
+            let (bootstrap, connector) =
+                if has_authority { self.take_authority(bootstrap, context).await? } else { (bootstrap, Connector::Plain) };
+            let members = if joins { None } else { Some(founding::find_ring(context, connector).await) };
+            Ok::<_, anyhow::Error>((bootstrap, members))
+        };
+        let (bootstrap, members) = tokio::select! {
+            admitted = admitted => admitted?,
+            () = termination::watch_without_data(context) => return Ok(None),
+        };
         bootstrap.end().await;
+        self.config.join = members.unwrap_or(self.config.join);
         Ok(Some((self.config, environment)))
+    }
+
+    /// Gets this node's identity from the group's authority. From then on other members, which ask it whether it has a
+    /// ring, and it them, connect by it.
+    async fn take_authority(
+        &self,
+        bootstrap: BootstrapServer,
+        context: &AwsContext,
+    ) -> Result<(BootstrapServer, Connector)> {
+        let authority = ring_authority(context).await;
+        let tls = take_authority(&self.config.data, self.config.address, &authority)?;
+        bootstrap.end().await;
+        Ok((self.start_bootstrap_over(Acceptor::over(&tls, PlainNetworks::all())).await?, Connector::over(&tls)))
     }
 
     async fn wait_for_identity(&self) -> Result<InstanceIdentity> {
@@ -119,12 +147,17 @@ impl AwsStart {
         Ok(identity)
     }
 
-    /// While the instance's address is unknown, the server listens on all addresses.
     async fn start_bootstrap(&self) -> Result<BootstrapServer> {
+        self.start_bootstrap_over(Acceptor::default()).await
+    }
+
+    /// While the instance's address is unknown, the server listens on all addresses.
+    async fn start_bootstrap_over(&self, acceptor: Acceptor) -> Result<BootstrapServer> {
         let ip = self.config.listen.or(self.ip.filter(is_local_address)).unwrap_or(Ipv4Addr::UNSPECIFIED.into());
         let admin = NodeAddress::from(SocketAddr::new(ip, self.config.address.port())).admin();
         let status = self.status.clone();
-        let bootstrap = BootstrapServer::begin(admin, move || status.to_json(), self.status.founding.clone()).await;
+        let (health, founding) = (move || status.to_json(), self.status.founding.clone());
+        let bootstrap = BootstrapServer::begin(admin, health, founding, acceptor).await;
         bootstrap.with_context(|| format!("cannot listen on {admin}"))
     }
 

@@ -29,8 +29,13 @@ pub(crate) const MISS_PERCENT: &str = "cache_miss_percent";
 const DEADLINE: Duration = Duration::from_secs(2);
 
 /// Publishes the statistics every period, without end.
-pub(crate) async fn publish(cloud: &dyn Cloud, health: &AwsHealth, node: NodeAddress, series: MetricSeries<'_>) {
-    let client = AdminClient::new(Arc::new(HttpPool::new()), DEADLINE);
+pub(crate) async fn publish(
+    cloud: &dyn Cloud,
+    health: &AwsHealth,
+    (node, pool): (NodeAddress, Arc<HttpPool>),
+    series: MetricSeries<'_>,
+) {
+    let client = AdminClient::new(pool, DEADLINE);
     let mut statistics = CacheStatistics::default();
     let mut periods = interval(series.period);
     periods.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -192,11 +192,6 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     tokio::spawn(allocator::trim_regularly(TrimSchedule::NODE));
     #[cfg(feature = "aws")]
     if args.aws {
-        anyhow::ensure!(
-            args.insecure,
-            "rings in an Auto Scaling group have no identities yet: start the node with --insecure \
-             (CHORDFS_INSECURE=true), in a network that you trust"
-        );
         let (settings, ip) = (args.aws_args.clone().checked()?, args.ip);
         return Box::pin(chordfs_aws::run(settings, args.into(), ip)).await;
     }

@@ -79,6 +79,11 @@ impl PlainNetworks {
         "127.0.0.0/8,::1".parse().expect("it is a list of networks")
     }
 
+    /// Everybody.
+    pub fn all() -> Self {
+        "0.0.0.0/0,::/0".parse().expect("it is a list of networks")
+    }
+
     /// Whether the address is in one of the networks.
     pub fn contain(&self, address: IpAddr) -> bool {
         let address = u128::from(mapped(address));

@@ -14,7 +14,7 @@
 pub(crate) mod decide;
 mod peer;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     collections::HashMap,
@@ -29,8 +29,12 @@ use axum::{
     http::StatusCode,
     routing::get,
 };
-use chordfs_net::backoff::Backoff;
-use chordfs_net::{admin_client::AdminClient, http_pool::HttpPool};
+use chordfs_net::{
+    admin_client::AdminClient,
+    backoff::Backoff,
+    http_pool::HttpPool,
+    transport::{Acceptor, Connector},
+};
 use chordfs_node::{
     http::server::{self, ServerOptions},
     mutual_exclusion::Claim,
@@ -154,18 +158,19 @@ pub(crate) struct BootstrapServer {
 }
 
 impl BootstrapServer {
-    /// `health` returns the field `aws` of `/healthz`.
+    /// `health` returns the field `aws` of `/healthz`. What is served here is no secret, so callers are not checked.
     pub(crate) async fn begin(
         address: SocketAddr,
         health: impl Fn() -> Value + Clone + Send + Sync + 'static,
         founding: Arc<FoundingState>,
+        acceptor: Acceptor,
     ) -> std::io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let health = get(move || async move { Json(json!({ "state": "starting", "aws": health() })) });
         let waiting = (StatusCode::SERVICE_UNAVAILABLE, "the node is looking for its ring; see /healthz for details\n");
         let router = Router::new().route("/healthz", health).route("/readyz", get(move || async move { waiting }));
         let stop = CancellationToken::new();
-        let options = ServerOptions { stop_grace: Duration::from_millis(500), ..ServerOptions::default() };
+        let options = ServerOptions { acceptor, stop_grace: Duration::from_millis(500), ..ServerOptions::default() };
         let stopped = stop.clone().cancelled_owned();
         let task = tokio::spawn(server::serve(listener, router.merge(routes(founding)), options, stopped));
         Ok(Self { stop, task })
@@ -180,8 +185,8 @@ impl BootstrapServer {
 
 /// Returns the ring addresses to join through, or none if this node founds the ring. Waits until one of the two is
 /// certain.
-pub(crate) async fn find_ring(aws: &AwsContext) -> Vec<SocketAddr> {
-    let mut search = RingSearch::new(aws);
+pub(crate) async fn find_ring(aws: &AwsContext, connector: Connector) -> Vec<SocketAddr> {
+    let mut search = RingSearch::new(aws, connector);
     loop {
         let next = search.next_step().await;
         let pause = match next {
@@ -233,11 +238,11 @@ struct RingSearch<'a> {
 }
 
 impl<'a> RingSearch<'a> {
-    fn new(aws: &'a AwsContext) -> Self {
+    fn new(aws: &'a AwsContext, connector: Connector) -> Self {
         let backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         let list_backoff = Backoff::new(LONGEST_PAUSE, MAX_LIST_PAUSE);
         let refused_since = HashMap::new();
-        let client = AdminClient::new(Arc::new(HttpPool::new()), peer::DEADLINE);
+        let client = AdminClient::new(Arc::new(HttpPool::over(connector)), peer::DEADLINE);
         Self { aws, client, backoff, list: None, list_again: None, list_backoff, refused_since }
     }
 

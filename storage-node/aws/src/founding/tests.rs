@@ -29,10 +29,14 @@ fn member(ip: Ipv4Addr, launched_secs: u64) -> GroupMember {
 
 /// Returns the node at `own`, whose list of the group is `members`.
 fn node(own: Ipv4Addr, members: &[GroupMember]) -> AwsContext {
+    AwsContext::new(node_with(own, members))
+}
+
+pub(crate) fn node_with(own: Ipv4Addr, members: &[GroupMember]) -> AwsContextInner {
     let cloud = FakeCloud::default();
     let members = members.to_vec();
     *cloud.group.lock() = Some(Group { name: "G".into(), min: 1, max: 8, desired: 1, members });
-    AwsContext::new(AwsContextInner {
+    AwsContextInner {
         cloud: Arc::new(cloud),
         health: Arc::default(),
         founding: Arc::default(),
@@ -48,7 +52,7 @@ fn node(own: Ipv4Addr, members: &[GroupMember]) -> AwsContext {
         address: SocketAddr::from((own, 5057)),
         data: "/nowhere".into(),
         chosen_size: parking_lot::Mutex::default(),
-    })
+    }
 }
 
 fn ips(test: u8, count: u8) -> Vec<Ipv4Addr> {
@@ -60,9 +64,11 @@ async fn founders(nodes: Vec<AwsContext>) -> usize {
     let mut searches = Vec::new();
     for aws in nodes {
         let (health, founding) = (aws.health.clone(), aws.founding.clone());
-        let bootstrap = BootstrapServer::begin(aws.node().admin(), move || health.to_json(), founding).await.unwrap();
+        let health = move || health.to_json();
+        let bootstrap = BootstrapServer::begin(aws.node().admin(), health, founding, Acceptor::default());
+        let bootstrap = bootstrap.await.unwrap();
         searches.push(tokio::spawn(async move {
-            let found = timeout(ROUNDS, find_ring(&aws)).await;
+            let found = timeout(ROUNDS, find_ring(&aws, Connector::Plain)).await;
             // The founder keeps answering on its administration port, as its node would.
             (found.is_ok_and(|members| members.is_empty()), aws, bootstrap)
         }));

@@ -8,6 +8,7 @@
 //! authority's, which every node of the ring has.
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -21,6 +22,7 @@ use chordfs_identity::{
 };
 use chordfs_log::{info_limited, warn_limited};
 use chordfs_net::{clients::NamespaceClient, identity_client::ObtainedIdentity, operator_token::authority_path};
+use chordfs_store::DataFolder;
 use chordfs_types::{
     fs_error::FsError,
     namespace::{AdmissionReason, Change, KeyHash, Reply},
@@ -65,6 +67,13 @@ impl NodeIdentity {
         let authority = CertificateAuthority::create(SystemTime::now())?;
         let identity = new_identity(Role::Node, name, None)?;
         let credentials = certify(&authority, &identity)?;
+        Self::keep(data, authority, &credentials)
+    }
+
+    /// Makes an identity by the authority of a ring that others have begun.
+    fn by_authority(data: &Path, name: &str, authority: &CertificateAuthority) -> Result<Self> {
+        let authority = CertificateAuthority::from_parts(authority.certificate(), authority.key())?;
+        let credentials = certify(&authority, &new_identity(Role::Node, name, None)?)?;
         Self::keep(data, authority, &credentials)
     }
 
@@ -143,6 +152,18 @@ impl NodeIdentity {
     }
 }
 
+/// Gives the node that will run with this data folder an identity in the ring of `authority`, unless it has one. For
+/// platforms that bring the authority to the machine. Returns what the node shows others.
+pub fn take_authority(data: &Path, address: SocketAddr, authority: &CertificateAuthority) -> Result<Tls> {
+    let (folder, name) = (DataFolder::open(data)?, address.to_string());
+    let present = NodeIdentity::load(folder.path(), &name)?;
+    let own = match present.filter(|own| own.authority.fingerprint() == authority.fingerprint()) {
+        Some(own) => own,
+        None => NodeIdentity::by_authority(folder.path(), &name, authority)?,
+    };
+    Ok(own.tls)
+}
+
 /// The key of a node that renews its own certificate is not known to the namespace, and nobody asks for it.
 async fn list(namespace: &dyn NamespaceClient, owner: &CertifiedIdentity) -> Result<Reply, FsError> {
     let (admission, expires) = (AdmissionReason::Vouched(owner.identity.clone()), owner.expires.into());
@@ -188,6 +209,26 @@ mod tests {
         std::fs::remove_file(node_path(folder.path())).unwrap();
         let anew = NodeIdentity::load(folder.path(), "node-a").unwrap().expect("it is still a node of this ring");
         assert_eq!(anew.authority.fingerprint(), founded.authority.fingerprint());
+    }
+
+    #[test]
+    fn the_nodes_to_which_an_authority_is_brought_are_of_one_ring() {
+        let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let [one, two] = [&folders[0], &folders[1]].map(|folder| folder.path());
+        let address = |number| SocketAddr::from(([10, 0, 0, number], 5057));
+        let authority = CertificateAuthority::create(SystemTime::now()).unwrap();
+        let carried = CertificateAuthority::from_pem(authority.to_pem().as_bytes(), Path::new("the secret")).unwrap();
+        take_authority(one, address(1), &authority).unwrap();
+        take_authority(two, address(2), &carried).unwrap();
+        let identity = |folder: &Path| NodeIdentity::load(folder, "unused").unwrap().unwrap();
+        assert_eq!(identity(one).authority.fingerprint(), identity(two).authority.fingerprint());
+        assert_ne!(identity(one).owner().identity.id, identity(two).owner().identity.id);
+        let before = identity(one).owner();
+        take_authority(one, address(1), &carried).unwrap();
+        assert_eq!(identity(one).owner(), before, "it has one");
+        let other = CertificateAuthority::create(SystemTime::now()).unwrap();
+        take_authority(one, address(1), &other).unwrap();
+        assert_eq!(identity(one).authority.fingerprint(), other.fingerprint(), "the ring was begun anew");
     }
 
     #[test]

@@ -17,7 +17,7 @@ mod issue;
 mod revoked;
 mod routes;
 
-pub use self::admission::SecurityConfig;
+pub use self::{admission::SecurityConfig, folder::take_authority};
 pub(crate) use self::{
     admission::{Newcomer, identity_of},
     folder::NodeIdentity,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use chordfs_net::http_pool::HttpPool;
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
@@ -15,6 +16,7 @@ pub trait HostEnvironment: Send + Sync + 'static {
     fn health(&self) -> (&'static str, serde_json::Value);
     /// Called once the node has taken its place in the ring.
     fn placed(&self);
-    /// Runs beside the node from its start. It ends after `stop`, and the process waits for it.
-    fn attend(self: Arc<Self>, drain: Drain, stop: CancellationToken) -> BoxFuture<'static, ()>;
+    /// Runs beside the node from its start, and connects to nodes as this one does. It ends after `stop`, and the
+    /// process waits for it.
+    fn attend(self: Arc<Self>, drain: Drain, pool: Arc<HttpPool>, stop: CancellationToken) -> BoxFuture<'static, ()>;
 }

@@ -59,7 +59,9 @@ pub async fn run_with_host(config: NodeConfig, host: Option<Arc<dyn HostEnvironm
         (services.namespace.clone(), services.operators.clone(), services.session.clone());
     let drain = Planes::build(&core, &services, host.clone())?.open(&core, ports)?;
     services.begin(&core);
-    let host_task = host.clone().map(|host| tokio::spawn(host.attend(drain.clone(), core.stop.clone())));
+    let attend =
+        |host: Arc<dyn HostEnvironment>| host.attend(drain.clone(), core.pool.clone(), core.stop.clone());
+    let host_task = host.clone().map(|host| tokio::spawn(attend(host)));
     let joined = tokio::select! {
         joined = take_place(&core) => joined,
         () = shutdown_requested(&core.killed, None) => Ok(()),
