@@ -52,6 +52,8 @@ class Lab:
         self._closing = contextlib.ExitStack()
         self._over = threading.Event()
         self._workstations = 0
+        self._groups_made: set[str] = set()
+        self._let_in: set[str] = set()
         self.on_close: Callable[[Lab], None] = lambda lab: None
         try:
             self._build(disk)
@@ -118,7 +120,10 @@ class Lab:
     ) -> None:
         """Creates what the template creates: launch template, group over `zones`, hook. `parameters` are the
         template's."""
-        text = user_data or template.user_data({"GroupName": name, **parameters}, extra)
+        self._groups_made.add(name)
+        # The harness itself speaks to the nodes without encryption. Nodes, commands and mounts do not.
+        defaults = {"GroupName": name, "LegacyCidr": "172.31.0.0/16"}
+        text = user_data or template.user_data({**defaults, **parameters}, extra)
         ec2 = self.moto.sdk("ec2")
         image = ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
         ec2.create_launch_template(
@@ -174,22 +179,41 @@ class Lab:
     def serving(self) -> list[Instance]:
         return [instance for instance in self.instances() if instance.serves()]
 
+    def let_in(self) -> None:
+        """Makes the operator, whose keys and identities all machines outside the groups have, one of each ring."""
+        serving = {instance.id for instance in self.serving()}
+        for group in self._groups_made - self._let_in:
+            if serving.isdisjoint(member["InstanceId"] for member in self.describe(group)["Instances"]):
+                continue
+            done = self._storage_node("aws", "accept", "--asg", group)
+            if done.returncode:
+                raise RuntimeError(f"storage-node aws accept --asg {group}: {done.stderr}")
+            self._let_in.add(group)
+
+    def _operator_environment(self) -> dict[str, str]:
+        aws = {**self._node_environment(), "AWS_REGION": REGION, "CHORDFS_IDENTITIES": str(self.folder / "identities")}
+        aws.update(AWS_ACCESS_KEY_ID=OPERATOR, AWS_SECRET_ACCESS_KEY="none", AWS_EC2_METADATA_DISABLED="true")
+        return aws
+
     def workstation(self) -> Workstation:
         self._workstations += 1
         name = f"w{self._workstations}"
         space = self.network.attach(name, f"172.31.240.{self._workstations}")
-        aws = {**self._node_environment(), "AWS_REGION": REGION}
-        aws.update(AWS_ACCESS_KEY_ID=OPERATOR, AWS_SECRET_ACCESS_KEY="none", AWS_EC2_METADATA_DISABLED="true")
-        made = Workstation(space, self.folder / name, self.binaries, aws)
+        aws = self._operator_environment()
+        made = Workstation(space, self.folder / name, self.binaries, aws, self.let_in)
         self._closing.callback(made.close)
         return made
 
     def storage_node(self, *arguments: str, seconds: float = 120.0) -> subprocess.CompletedProcess[str]:
-        """Runs the program `storage-node` on a machine of the network."""
+        """Runs the program `storage-node` as operator on a machine of the network."""
+        self.let_in()
+        return self._storage_node(*arguments, seconds=seconds)
+
+    def _storage_node(self, *arguments: str, seconds: float = 120.0) -> subprocess.CompletedProcess[str]:
         path = ":".join([*map(str, self.binaries), os.environ["PATH"]])
         return subprocess.run(
             self.network.switch.command("storage-node", *arguments),
-            env={**os.environ, "PATH": path},
+            env={**os.environ, **self._operator_environment(), "PATH": path},
             capture_output=True,
             text=True,
             timeout=seconds,

@@ -17,7 +17,7 @@ from .models.rights import EVERYTHING, SERVICES, Rights
 from .moto import ACCOUNT, Moto
 from .wire import rewrite
 from .wire.http import HttpRequest, HttpResponse
-from .wire.query import Error, Request, Unreadable, answer, error_body, parse
+from .wire.query import JSON_SERVICES, Error, Request, Unreadable, answer, error_body, parse
 
 XML = "text/xml"
 # For the fault SILENCE: the connection breaks after this time without an answer.
@@ -195,4 +195,5 @@ def _done(request: Request, result: str = "") -> HttpResponse:
 
 
 def _error(request: Request, wrong: Error) -> HttpResponse:
-    return HttpResponse(wrong.status, error_body(request.service, wrong), XML)
+    kind = "application/x-amz-json-1.1" if request.service in JSON_SERVICES else XML
+    return HttpResponse(wrong.status, error_body(request.service, wrong), kind)

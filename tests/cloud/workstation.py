@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from . import processes
@@ -17,8 +17,16 @@ BACKGROUND_ENDS_SECONDS = 30.0
 
 
 class Workstation:
-    def __init__(self, namespace: Namespace, folder: Path, binaries: tuple[Path, ...], aws: Mapping[str, str]) -> None:
-        self.namespace, self.folder = namespace, folder
+    def __init__(
+        self,
+        namespace: Namespace,
+        folder: Path,
+        binaries: tuple[Path, ...],
+        aws: Mapping[str, str],
+        let_in: Callable[[], None],
+    ) -> None:
+        """`let_in` sees to it that the operator has an identity in each ring; called before each mount."""
+        self.namespace, self.folder, self._let_in = namespace, folder, let_in
         folder.mkdir(parents=True)
         self.point = folder / "mnt"
         self.point.mkdir()
@@ -29,6 +37,7 @@ class Workstation:
 
     def mount(self, source: str, seconds: float = 60.0) -> Path:
         """Mounts with `--foreground`; returns the mount point when it is mounted."""
+        self._let_in()
         command = self.namespace.command("mount.chordfs", source, str(self.point), "--foreground")
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
@@ -47,6 +56,7 @@ class Workstation:
         """Mounts like a user, with `mount.chordfs /mnt/chord`: it takes the ring from /etc/chordfs.conf and continues
         in the background once it is mounted. /etc and /mnt are private to the workstation; the returned path leads to
         the files through that process's root."""
+        self._let_in()
         desk = ["unshare", "--mount", "--propagation", "private", "sh", str(GUEST / "desk.sh"), str(self.folder), source]
         done = self.run(*desk, seconds=seconds)
         if done.returncode:

@@ -18,6 +18,7 @@
 //! | `miss_rate.rs`, `group_nodes.rs` | what `storage-node autoscaler` takes from AWS |
 //! | `termination.rs` | termination and spot notices: drain in turn, heartbeats, `CONTINUE` |
 //! | `health.rs` | the current problems, for `/healthz` |
+//! | `operator.rs` | `storage-node aws accept` |
 //! | `ring_authority.rs` | the ring's certificate authority, in Secrets Manager |
 //! | `plan.rs` | `storage-node aws plan` |
 
@@ -33,6 +34,7 @@ mod health;
 mod identity;
 mod metric;
 mod miss_rate;
+mod operator;
 mod plan;
 mod ring_authority;
 mod scaling;
@@ -59,7 +61,7 @@ use self::{
 };
 pub use self::{
     group_nodes::nodes_of_group, identity::InstanceIdentity, miss_rate::CloudWatchMisses,
-    plan::of_this_machine as plan, start::run,
+    operator::accept, plan::of_this_machine as plan, start::run,
 };
 
 /// The state that all modules of this crate share. Cheap to clone.

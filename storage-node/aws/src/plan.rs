@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use chordfs_types::chunk_api::REPLICAS;
 
 use super::{
@@ -16,24 +16,35 @@ use super::{
 
 /// Returns the output of `storage-node aws plan`.
 pub async fn of_this_machine(settings: AwsSettings) -> Result<String> {
+    let (cloud, identity) = this_machine(settings.asg.is_some()).await?;
+    let group = group_of(&cloud, &settings, identity.as_ref()).await?;
+    Ok(plan(&cloud, &settings, identity.as_ref(), &group).await)
+}
+
+/// AWS as this machine reaches it, and which instance this is. On a workstation --asg names the group, and there is no
+/// instance.
+pub(crate) async fn this_machine(is_group_named: bool) -> Result<(Sdk, Option<InstanceIdentity>)> {
     let imds = Sdk::metadata_client();
     let identity = match InstanceIdentity::fetch(&imds).await {
         Ok(identity) => Some(identity),
-        // On a workstation --asg names the group.
-        Err(_) if settings.asg.is_some() => None,
-        Err(error) => return Err(error.context("without --asg the plan needs the group of this instance")),
+        Err(_) if is_group_named => None,
+        Err(error) => return Err(error.context("without --asg this needs the group of this instance")),
     };
-    let cloud = Sdk::new(imds, identity.as_ref().map(|identity| identity.region.clone())).await;
-    let group = match (&settings.asg, &identity) {
-        (Some(name), _) => name.clone(),
-        (None, Some(identity)) => {
-            cloud.membership(&identity.instance).await?.map(|found| found.group).ok_or_else(|| {
-                anyhow::anyhow!("{} belongs to no Auto Scaling group; name one with --asg", identity.instance)
-            })?
-        }
-        (None, None) => unreachable!("the plan fails above if there is neither a name nor an identity"),
-    };
-    Ok(plan(&cloud, &settings, identity.as_ref(), &group).await)
+    Ok((Sdk::new(imds, identity.as_ref().map(|identity| identity.region.clone())).await, identity))
+}
+
+/// The name of the group: the one that was given, or that of this instance.
+pub(crate) async fn group_of(
+    cloud: &dyn Cloud,
+    settings: &AwsSettings,
+    identity: Option<&InstanceIdentity>,
+) -> Result<String> {
+    if let Some(name) = &settings.asg {
+        return Ok(name.clone());
+    }
+    let instance = &identity.context("without --asg this needs the group of this instance")?.instance;
+    let found = cloud.membership(instance).await?.map(|found| found.group);
+    found.with_context(|| format!("{instance} belongs to no Auto Scaling group; name one with --asg"))
 }
 
 /// Returns the plan as text for operators. Where a call fails, its error takes the place of the result.

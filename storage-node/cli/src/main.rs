@@ -42,7 +42,7 @@ enum NodeCommand {
     /// Choose the size of the pool by miss rates and disks while pool.mode is automatic, until SIGTERM. It may run
     /// anywhere, and more than once
     Autoscaler(AutoscalerArgs),
-    /// Inspect what a node sets up in its Auto Scaling group
+    /// Inspect what a node sets up in its Auto Scaling group, or become an operator of its ring
     #[cfg(feature = "aws")]
     #[command(subcommand)]
     Aws(AwsCommand),
@@ -96,6 +96,9 @@ enum NodeCommand {
 enum AwsCommand {
     /// Print what a node would create or change in the group; change nothing
     Plan(AwsArgs),
+    /// Make this user an operator of the group's ring, by the right to read the secret with the ring's authority.
+    /// Afterwards the commands, `invite` among them, need no token
+    Accept(AwsArgs),
 }
 
 fn main() -> ExitCode {
@@ -105,6 +108,8 @@ fn main() -> ExitCode {
         NodeCommand::Autoscaler(args) => serve(autoscaler::run(args)),
         #[cfg(feature = "aws")]
         NodeCommand::Aws(AwsCommand::Plan(args)) => print(async { chordfs_aws::plan(args.checked()?).await }),
+        #[cfg(feature = "aws")]
+        NodeCommand::Aws(AwsCommand::Accept(args)) => print(async { chordfs_aws::accept(args.checked()?).await }),
         NodeCommand::Ls(node) => print(ls::chunks(node.address())),
         NodeCommand::Status { node, json, one } => return status::run(node.address(), json, one),
         NodeCommand::Check(args) => return check::run(args),

@@ -27,7 +27,12 @@ class Rights:
 
 
 EVERYTHING = Rights(("*",))
-SERVICES = {"monitoring": "cloudwatch", "autoscaling": "autoscaling", "ec2": "ec2"}
+SERVICES = {
+    "monitoring": "cloudwatch",
+    "autoscaling": "autoscaling",
+    "ec2": "ec2",
+    "secretsmanager": "secretsmanager",
+}
 
 
 def of_template(template: Mapping[str, Any]) -> Rights:

@@ -1,5 +1,7 @@
 """AWS's query protocol, as EC2, Auto Scaling and CloudWatch speak it: a form goes in, XML comes out.
 
+Secrets Manager speaks another one, JSON, of which only the action is read here.
+
     POST /   Action=PutMetricData&Version=...&MetricData.member.1.MetricName=...     (EC2 leaves `member` out)
     Authorization: AWS4-HMAC-SHA256 Credential=KEY/DATE/REGION/SERVICE/aws4_request, ...
 
@@ -9,6 +11,7 @@ The signature is not checked: the access keys here have no secrets.
 from __future__ import annotations
 
 import gzip
+import json
 import re
 import urllib.parse
 import uuid
@@ -17,6 +20,7 @@ from dataclasses import dataclass, field
 from xml.sax.saxutils import escape
 
 SERVICES = ("autoscaling", "ec2", "monitoring")
+JSON_SERVICES = ("secretsmanager",)
 _SCOPE = re.compile(r"Credential=([^/,\s]+)/\d{8}/([^/]+)/([^/]+)/aws4_request")
 _NAMESPACES = {
     "autoscaling": "http://autoscaling.amazonaws.com/doc/2011-01-01/",
@@ -75,6 +79,8 @@ def parse(headers: Mapping[str, str], body: bytes) -> Request:
     if not scope:
         raise Unreadable("it has no signature of AWS's version 4")
     key, region, service = scope.groups()
+    if service in JSON_SERVICES:
+        return Request(service, headers.get("x-amz-target", "").rpartition(".")[2], key, region)
     if service not in SERVICES:
         raise Unreadable(f"it is for the service {service!r}, which this cloud does not have")
     kind = headers.get("content-type", "")
@@ -96,6 +102,8 @@ def answer(request: Request, result: str = "") -> bytes:
 
 
 def error_body(service: str, error: Error) -> bytes:
+    if service in JSON_SERVICES:
+        return json.dumps({"__type": error.code, "message": error.message}).encode()
     code, message, request_id = escape(error.code), escape(error.message), uuid.uuid4()
     inner = f"<Code>{code}</Code><Message>{message}</Message>"
     if service == "ec2":
