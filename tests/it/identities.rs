@@ -18,7 +18,11 @@ use std::{
 };
 
 use chordfs_types::namespace::{self, Change, FileKind, Ino, NamespaceOp, NewNode, Query, Request, Response, Time};
-use harness::{Cluster, TempMount, programs::{binary, run_command}, wait_for};
+use harness::{
+    Cluster, TempMount,
+    programs::{binary, run_command},
+    wait_for,
+};
 use hyper::StatusCode;
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::runtime::Runtime;
@@ -100,7 +104,9 @@ fn a_node_with_identities_and_a_ring_without_are_kept_apart() {
 fn a_user_who_was_not_invited_is_told_how_to_be() {
     let cluster = ring(1);
     let mut mount = Command::new(binary("mount.chordfs"));
-    mount.args([&cluster.ip(0).to_string(), "/mnt"]).env("CHORDFS_RUNTIME_DIR", cluster.folder().join("nobody's"));
+    let point = cluster.folder().join("point");
+    fs::create_dir(&point).unwrap();
+    mount.arg(cluster.ip(0).to_string()).arg(&point).env("CHORDFS_RUNTIME_DIR", cluster.folder().join("nobody"));
     let refused = run_command(&mut mount, Duration::from_secs(20));
     assert!(refused.code != Some(0) && refused.stderr.contains("invite --role client"), "{}", refused.stderr);
 }

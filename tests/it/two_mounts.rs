@@ -133,7 +133,8 @@ fn a_folder_that_a_mount_has_given_back_shows_what_others_create_in_it() {
         if listed.contains("third") { Ok(()) } else { Err(listed) }
     });
     let leases = || {
-        let sessions: Value = client.get(format!("http://{}:5059/sessions", cluster.ip(0))).send().unwrap().json().unwrap();
+        let sessions: Value =
+            client.get(format!("http://{}:5059/sessions", cluster.ip(0))).send().unwrap().json().unwrap();
         let of_mount = sessions.as_array().unwrap().iter().find(|it| it["client"].as_str().unwrap().contains("/mnt"));
         of_mount.unwrap()["leases"].as_u64().unwrap()
     };

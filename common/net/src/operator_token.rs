@@ -6,9 +6,9 @@
 //! ```
 //!
 //! RUNTIME is the folder `CHORDFS_RUNTIME_DIR`, or else `/run/chordfs` for root, and for other users
-//! `XDG_RUNTIME_DIR/chordfs`, or `.local/state/chordfs/run` in `HOME` where there is no such variable. The link spares an
-//! operator on the machine from naming the file; the mode of the file decides who can read it. A link that is left behind
-//! leads to a file that is still the node's.
+//! `XDG_RUNTIME_DIR/chordfs`, or `.local/state/chordfs/run` in `HOME` where there is no such variable. The link spares
+//! an operator on the machine from naming the file; the mode of the file decides who can read it. A link that is left
+//! behind leads to a file that is still the node's.
 
 use std::{
     env, fs, io,

@@ -214,7 +214,8 @@ pub mod tests {
 
     #[test]
     fn the_defaults_are_the_documented_ones() {
-        let AwsSettings { asg, advertise, hook, ring_secret, metric_period, statistics_period, scaling } = settings("").unwrap();
+        let AwsSettings { asg, advertise, hook, ring_secret, metric_period, statistics_period, scaling } =
+            settings("").unwrap();
         assert_eq!((asg, advertise, hook, ring_secret), (None, Advertise::Private, None, None));
         assert_eq!((metric_period.as_secs(), statistics_period.as_secs()), (60, 5));
         assert_eq!((scaling.namespace.as_str(), scaling.policy.scale_on), ("ChordFS", ScaleOn::Max));

@@ -60,8 +60,8 @@ use self::{
     health::AwsHealth,
 };
 pub use self::{
-    group_nodes::nodes_of_group, identity::InstanceIdentity, miss_rate::CloudWatchMisses,
-    operator::accept, plan::of_this_machine as plan, start::run,
+    group_nodes::nodes_of_group, identity::InstanceIdentity, miss_rate::CloudWatchMisses, operator::accept,
+    plan::of_this_machine as plan, start::run,
 };
 
 /// The state that all modules of this crate share. Cheap to clone.

@@ -1,7 +1,8 @@
 //! `storage-node aws accept`: makes the user of this machine an operator of a group's ring.
 //!
-//! Who may read the secret with the ring's authority can let in whom he wants. So that the ring lists the operator, and
-//! can revoke him, the authority only vouches for this program for some minutes; the program has a node invite the user.
+//! A user who may read the secret with the ring's authority can let in anybody. So that the ring lists the operator, and
+//! can revoke him, the authority only vouches for this program for some minutes; the program has a node invite the
+//! user.
 
 use std::time::{Duration, SystemTime};
 
@@ -28,7 +29,9 @@ pub async fn accept(settings: AwsSettings) -> Result<String> {
     let group = group_of(&cloud, &settings, identity.as_ref()).await?;
     let secret = secret_name(&settings, &group);
     let Some(text) = cloud.secret(&secret).await? else {
-        bail!("there is no secret {secret}: no node of {group} has begun a ring with identities in this region and account");
+        bail!(
+            "there is no secret {secret}: no node of {group} has begun a ring with identities in this region and account"
+        );
     };
     let authority = parse_authority(&secret, &text)?;
     let found = cloud.group(&group).await?.with_context(|| format!("there is no Auto Scaling group {group}"))?;
@@ -37,7 +40,10 @@ pub async fn accept(settings: AwsSettings) -> Result<String> {
     let name = format!("operator on {}", host_name());
     let token = invitation(&authority, &nodes, &name).await?;
     RingAccess::accept(&token, &name).await.context("the invitation")?;
-    Ok(format!("The ring of {group} has let this user in as operator. Commands find it by any of its nodes: --node {}\n", nodes[0]))
+    Ok(format!(
+        "The ring of {group} has let this user in as operator. Commands find it by any of its nodes: --node {}\n",
+        nodes[0]
+    ))
 }
 
 async fn invitation(authority: &CertificateAuthority, nodes: &[NodeAddress], name: &str) -> Result<InvitationToken> {

@@ -113,8 +113,11 @@ impl AwsStart {
         let context = environment.context_of(identity).await;
         info!(group = context.group, "this instance belongs to an Auto Scaling group");
         let admitted = async {
-            let (bootstrap, connector) =
-                if has_authority { self.take_authority(bootstrap, context).await? } else { (bootstrap, Connector::Plain) };
+            let (bootstrap, connector) = if has_authority {
+                self.take_authority(bootstrap, context).await?
+            } else {
+                (bootstrap, Connector::Plain)
+            };
             let members = if joins { None } else { Some(founding::find_ring(context, connector).await) };
             Ok::<_, anyhow::Error>((bootstrap, members))
         };

@@ -93,8 +93,8 @@ pub struct RunArgs {
     restart_grace: Duration,
     /// For test networks: give the ring no identities, or join one that has none. Nothing is encrypted, and whoever
     /// reaches the ports may read, change and delete everything. Without this a ring's first node makes a certificate
-    /// authority, and every other node needs an invitation, unless it runs on the machine of a node whose files its user
-    /// may read
+    /// authority, and every other node needs an invitation, unless it runs on the machine of a node whose files its
+    /// user may read
     #[arg(long, env = "CHORDFS_INSECURE", value_parser = FalseyValueParser::new())]
     insecure: bool,
     /// Networks from which old scripts, foreign nodes and browsers may connect without encryption, as in

@@ -9,7 +9,9 @@ use std::{
 
 use anyhow::Context;
 use chordfs_types::{
-    admin::{DrainPhase, DrainStatus, Health, HealthFacts, HealthLevel, INSECURE, NodeStatus, RingStatus, TransferProgress},
+    admin::{
+        DrainPhase, DrainStatus, Health, HealthFacts, HealthLevel, INSECURE, NodeStatus, RingStatus, TransferProgress,
+    },
     ring_id::{NodeAddress, NodeRef},
 };
 

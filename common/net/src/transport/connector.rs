@@ -65,8 +65,8 @@ pub enum TlsProbe {
     Unreachable,
 }
 
-/// Finds out whether the node at `address` belongs to a ring with identities. It tries a handshake with a ring that does
-/// not exist, and looks whether the answer is a certificate.
+/// Finds out whether the node at `address` belongs to a ring with identities. It tries a handshake with a ring that
+/// does not exist, and looks whether the answer is a certificate.
 pub async fn probe_tls(address: SocketAddr) -> TlsProbe {
     let reachable = timeout(PROBE_DEADLINE, TcpStream::connect(address)).await;
     let (Ok(Ok(_)), Ok(stranger)) = (reachable, Connector::pinned(Fingerprint::of(b"no authority"))) else {

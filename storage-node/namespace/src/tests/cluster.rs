@@ -225,6 +225,19 @@ async fn a_voter_that_was_removed_while_it_was_away_begins_anew_and_can_vote_aga
     assert!(query(&nodes, lookup("file")).await.is_ok());
 }
 
+/// A node that leaves, or whose disk is full, is removed at its own request. As a new node it could be chosen again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_leaves_does_not_begin_anew() {
+    let nodes = cluster(3, NamespaceSettings::default()).await;
+    let leaver = nodes.iter().position(|node| !node.namespace.is_leader()).unwrap();
+    nodes[leaver].namespace.leave(LONG).await.unwrap();
+    // Three times as long as a node that was removed otherwise would wait.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let status = nodes[leaver].namespace.status();
+    assert_eq!((status.uid, status.voter), (nodes[leaver].uid, false));
+    assert!(status.applied_index.is_some(), "it keeps what it knows until it has left");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_leaves_hands_over_and_gives_up_its_vote() {
     let nodes = cluster(3, NamespaceSettings::default()).await;

@@ -59,8 +59,7 @@ pub async fn run_with_host(config: NodeConfig, host: Option<Arc<dyn HostEnvironm
         (services.namespace.clone(), services.operators.clone(), services.session.clone());
     let drain = Planes::build(&core, &services, host.clone())?.open(&core, ports)?;
     services.begin(&core);
-    let attend =
-        |host: Arc<dyn HostEnvironment>| host.attend(drain.clone(), core.pool.clone(), core.stop.clone());
+    let attend = |host: Arc<dyn HostEnvironment>| host.attend(drain.clone(), core.pool.clone(), core.stop.clone());
     let host_task = host.clone().map(|host| tokio::spawn(attend(host)));
     let joined = tokio::select! {
         joined = take_place(&core) => joined,
