@@ -195,11 +195,13 @@ class Lab:
         aws.update(AWS_ACCESS_KEY_ID=OPERATOR, AWS_SECRET_ACCESS_KEY="none", AWS_EC2_METADATA_DISABLED="true")
         return aws
 
-    def workstation(self) -> Workstation:
+    def workstation(self, is_let_in: bool = True) -> Workstation:
         self._workstations += 1
         name = f"w{self._workstations}"
         space = self.network.attach(name, f"172.31.240.{self._workstations}")
         aws = self._operator_environment()
+        if not is_let_in:
+            aws["CHORDFS_IDENTITIES"] = str(self.folder / name / "identities")
         made = Workstation(space, self.folder / name, self.binaries, aws, self.let_in)
         self._closing.callback(made.close)
         return made

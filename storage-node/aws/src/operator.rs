@@ -1,6 +1,6 @@
 //! `storage-node aws accept`: makes the user of this machine an operator of a group's ring.
 //!
-//! A user who may read the secret with the ring's authority can let in anybody. So that the ring lists the operator, and
+//! A user who may read the secret with the ring's authority can let in anybody. So that the ring lists the operator and
 //! can revoke him, the authority only vouches for this program for some minutes; the program has a node invite the
 //! user.
 

@@ -1,9 +1,9 @@
 //! The ring's certificate authority, in AWS Secrets Manager.
 //!
 //! An instance that boots has to be let into the ring without a person. It has its role, and the role may read one
-//! secret: the ring's authority, with which the instance makes its own certificate. The first instance makes the secret.
-//! Making it is one call that fails if there is one, so instances that boot at the same moment have the same authority.
-//! Every node keeps the authority in its data folder anyway, and does not need AWS again.
+//! secret: the ring's authority, with which the instance makes its own certificate. The first instance makes the
+//! secret. Making it is one call that fails if there is one, so instances that boot at the same moment have the same
+//! authority. Every node keeps the authority in its data folder anyway, and does not need AWS again.
 
 use std::{path::Path, time::Duration, time::SystemTime};
 

@@ -24,8 +24,20 @@ def run(setup: Setup) -> None:
         check_alarms(lab)
         check_metrics(lab, node)
         lab.wait("/healthz is ok", 30, lambda: health(node)[0] == "ok")
+        check_identity(lab, node)
         check_mount(lab)
         check_plan(lab, node)
+
+
+def check_identity(lab: Lab, node: Instance) -> None:
+    """The first node has made the ring's authority, which only those can read who may read the secret; a mount that
+    nobody has let in gets nothing."""
+    expect((node.json("/status") or {}).get("insecure") is False, "the ring has identities")
+    secrets = lab.moto.sdk("secretsmanager").list_secrets()["SecretList"]
+    expect([secret["Name"] for secret in secrets] == [f"chordfs/{GROUP}/authority"], f"there is one secret: {secrets}")
+    stranger = lab.workstation(is_let_in=False)
+    done = stranger.run("mount.chordfs", node.ip, str(stranger.point))
+    expect(done.returncode != 0 and "invite --role client" in done.stderr, f"a stranger is refused: {done.stderr}")
 
 
 def put_old_alarm(lab: Lab) -> None:
