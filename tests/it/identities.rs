@@ -1,6 +1,7 @@
 //! A ring with identities: everything works as without, strangers get nothing, and nothing can be read on the wire.
 
 mod folders;
+mod hostile;
 mod visitors;
 
 use std::{
@@ -129,7 +130,7 @@ fn each_role_may_do_what_it_needs_and_strangers_nothing() {
         (files, "POST", "/chunks/delete", &[]),
         (files, "GET", "/chunks/list?after=0&upto=0&from=0", &[]),
         (files, "POST", "/chunks/gone", &[]),
-        (files, "DELETE", "/missing", &["client"]),
+        (files, "DELETE", "/missing", &["plain", "client"]),
         (admin, "GET", "/healthz", &["plain", "no certificate", "expired", "metrics", "read-only-client", "client"]),
         (admin, "GET", "/metrics", &["plain", "metrics", "read-only-client", "client"]),
         (admin, "GET", "/chunks", &[]),

@@ -162,7 +162,7 @@ mod tests {
             (table::FILES, "POST", "/chunks/delete", "node"),
             (table::FILES, "GET", "/{*path}", "client node operator plain read-only-client"),
             (table::FILES, "POST", "/upload", "client node operator plain"),
-            (table::FILES, "DELETE", "/{*path}", "client node operator"),
+            (table::FILES, "DELETE", "/{*path}", "client node operator plain"),
             (table::FILES, "POST", "/api/anything", ""),
             (table::ADMIN, "POST", "/raft/vote", "node"),
             (table::ADMIN, "POST", "/raft/append", "node"),

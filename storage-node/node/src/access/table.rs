@@ -79,7 +79,7 @@ pub(super) const FILES: &[Rule] = &[
     rule("GET", "/", READERS_AND_SCRIPTS, "the listing"),
     rule("GET", "/{*path}", READERS_AND_SCRIPTS, "reads files and listings"),
     rule("PUT", "/{*path}", WRITERS_AND_SCRIPTS, "creates and replaces a file"),
-    rule("DELETE", "/{*path}", C::WRITERS, "deletes a file"),
+    rule("DELETE", "/{*path}", WRITERS_AND_SCRIPTS, "deletes a file"),
     rule("POST", "/api/upload", WRITERS_AND_SCRIPTS, "creates and replaces files"),
     rule("POST", "/api/list_keys", READERS_AND_SCRIPTS, "lists files"),
     rule("POST", "/api/key/{*key}", READERS_AND_SCRIPTS, "reads a file"),
