@@ -9,7 +9,6 @@ use std::{
     net::SocketAddr,
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     path::Path,
-    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -19,11 +18,7 @@ use std::{
 };
 
 use chordfs_types::namespace::{self, Change, FileKind, Ino, NamespaceOp, NewNode, Query, Request, Response, Time};
-use harness::{
-    Cluster, TempMount,
-    programs::{binary, run_command},
-    wait_for,
-};
+use harness::{Cluster, TempMount, wait_for};
 use hyper::StatusCode;
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::runtime::Runtime;
@@ -104,11 +99,7 @@ fn a_node_with_identities_and_a_ring_without_are_kept_apart() {
 #[test]
 fn a_user_who_was_not_invited_is_told_how_to_be() {
     let cluster = ring(1);
-    let mut mount = Command::new(binary("mount.chordfs"));
-    let point = cluster.folder().join("point");
-    fs::create_dir(&point).unwrap();
-    mount.arg(cluster.ip(0).to_string()).arg(&point).env("CHORDFS_RUNTIME_DIR", cluster.folder().join("nobody"));
-    let refused = run_command(&mut mount, Duration::from_secs(20));
+    let refused = Outsider::new().mount(&cluster.ip(0).to_string());
     assert!(refused.code != Some(0) && refused.stderr.contains("invite --role client"), "{}", refused.stderr);
 }
 

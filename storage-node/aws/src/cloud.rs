@@ -27,14 +27,14 @@ pub trait Cloud: Send + Sync + 'static {
     /// Changes the size that the group brings about by itself. Fails outside its minimum and maximum.
     fn set_desired<'a>(&'a self, group: &'a str, desired: i32) -> CloudFuture<'a, ()>;
 
-    fn heartbeat<'a>(&'a self, hold: &'a HeldInstance) -> CloudFuture<'a, ()>;
-    /// Completes the hook with `CONTINUE`. There is no call to abandon data.
-    fn complete<'a>(&'a self, hold: &'a HeldInstance) -> CloudFuture<'a, ()>;
     /// The text of a secret; `None` if there is no such secret.
     fn secret<'a>(&'a self, name: &'a str) -> CloudFuture<'a, Option<String>>;
     /// Makes a secret. Returns false, and changes nothing, if there is one of this name.
     fn create_secret<'a>(&'a self, name: &'a str, text: String) -> CloudFuture<'a, bool>;
 
+    fn heartbeat<'a>(&'a self, hold: &'a HeldInstance) -> CloudFuture<'a, ()>;
+    /// Completes the hook with `CONTINUE`. There is no call to abandon data.
+    fn complete<'a>(&'a self, hold: &'a HeldInstance) -> CloudFuture<'a, ()>;
     /// Marks an instance that has handed over all its data as unhealthy, so that the group replaces it.
     fn mark_unhealthy<'a>(&'a self, instance: &'a str) -> CloudFuture<'a, ()>;
 }

@@ -7,7 +7,7 @@ use chordfs_types::ring_id::NodeAddress;
 use tokio::time::sleep;
 use tracing::warn;
 
-const RING_PORT: u16 = 5057;
+pub(crate) const RING_PORT: u16 = 5057;
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const RETRY_LIMIT: Duration = Duration::from_secs(30);
 

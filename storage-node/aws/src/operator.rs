@@ -4,7 +4,11 @@
 //! can revoke him, the authority only vouches for this program for some minutes; the program has a node invite the
 //! user.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::{Context, Result, bail};
 use chordfs_identity::{CertificateAuthority, Credentials, InvitationToken, NewKey, Role, Tls, Validity, new_identity};
@@ -15,13 +19,13 @@ use serde_json::json;
 use super::{
     args::AwsSettings,
     cloud::Cloud,
+    group_nodes::RING_PORT,
     plan::{group_of, this_machine},
     ring_authority::{parse_authority, secret_name},
 };
 
 const LIFETIME: Duration = Duration::from_secs(600);
 const DEADLINE: Duration = Duration::from_secs(10);
-const RING_PORT: u16 = 5057;
 
 /// Returns the text to print.
 pub async fn accept(settings: AwsSettings) -> Result<String> {
@@ -36,7 +40,7 @@ pub async fn accept(settings: AwsSettings) -> Result<String> {
     let authority = parse_authority(&secret, &text)?;
     let found = cloud.group(&group).await?.with_context(|| format!("there is no Auto Scaling group {group}"))?;
     let nodes: Vec<NodeAddress> =
-        found.addresses().into_iter().map(|ip| std::net::SocketAddr::new(ip, RING_PORT).into()).collect();
+        found.addresses().into_iter().map(|ip| SocketAddr::new(ip, RING_PORT).into()).collect();
     let name = format!("operator on {}", host_name());
     let token = invitation(&authority, &nodes, &name).await?;
     RingAccess::accept(&token, &name).await.context("the invitation")?;
@@ -48,7 +52,7 @@ pub async fn accept(settings: AwsSettings) -> Result<String> {
 
 async fn invitation(authority: &CertificateAuthority, nodes: &[NodeAddress], name: &str) -> Result<InvitationToken> {
     let tls = Tls::new(&credentials(authority, name)?)?;
-    let client = AdminClient::new(std::sync::Arc::new(HttpPool::over(Connector::over(&tls))), DEADLINE);
+    let client = AdminClient::new(Arc::new(HttpPool::over(Connector::over(&tls))), DEADLINE);
     let body = json!({"role": Role::Operator, "name": name, "path": null, "expires_seconds": LIFETIME.as_secs()});
     let mut failure = anyhow::anyhow!("no instance of the group is in service");
     for node in nodes {

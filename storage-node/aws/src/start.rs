@@ -138,7 +138,7 @@ impl AwsStart {
         context: &AwsContext,
     ) -> Result<(BootstrapServer, Connector)> {
         let authority = ring_authority(context).await;
-        let tls = take_authority(&self.config.data, self.config.address, &authority)?;
+        let tls = take_authority(&self.config.data, self.config.address, authority)?;
         bootstrap.end().await;
         Ok((self.start_bootstrap_over(Acceptor::over(&tls, PlainNetworks::all())).await?, Connector::over(&tls)))
     }

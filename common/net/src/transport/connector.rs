@@ -78,6 +78,8 @@ pub async fn probe_tls(address: SocketAddr) -> TlsProbe {
             let has_certificate = matches!(reason, Some(TlsError::InvalidCertificate(_)));
             if has_certificate { TlsProbe::Encrypted } else { TlsProbe::Plain }
         }
-        Ok(Ok(_)) | Err(_) => TlsProbe::Plain,
+        Ok(Ok(_)) => TlsProbe::Plain,
+        // A node that is busy or stopped accepts connections, too.
+        Err(_) => TlsProbe::Unreachable,
     }
 }

@@ -20,6 +20,8 @@ use crate::driver::SavedRing;
 /// Pause before the nodes of the ring are asked again, which may be starting, too.
 const PAUSE: Duration = Duration::from_millis(200);
 const ATTEMPT_DEADLINE: Duration = Duration::from_secs(5);
+/// How often a node has to end a handshake before it counts as one that does not encrypt: one that stops ends it, too.
+const SURE_AFTER: u32 = 3;
 
 /// The identity of a node, and the connections that it takes without one.
 #[derive(Clone, Debug, Default)]
@@ -91,9 +93,19 @@ async fn obtain_patiently(
     deadline: Duration,
 ) -> Result<ObtainedIdentity> {
     let (end, key) = (Instant::now() + deadline, NewKey::generate()?);
+    let mut plain_answers = 0;
     loop {
-        if invitation.is_none() {
-            refuse_plain_ring(join).await?;
+        if invitation.is_none()
+            && let Some(node) = plain_node(join).await
+        {
+            plain_answers += 1;
+            if plain_answers == SURE_AFTER {
+                bail!(
+                    "{node} does not encrypt: its ring has no identities, and this node would have to be started with \
+                     --insecure. If it is a foreign Chord node, name a storage node of the ring, or start this one by an \
+                     invitation or, for the first storage node of that ring, with --found-namespace"
+                );
+            }
         }
         let outcome = match proof(join, invitation)? {
             Some((authority, proof)) => {
@@ -117,18 +129,14 @@ async fn obtain_patiently(
     }
 }
 
-/// A node that was not told otherwise joins no ring without identities.
-async fn refuse_plain_ring(join: &[SocketAddr]) -> Result<()> {
+/// One of the nodes that does not encrypt. A node that was not told otherwise joins no ring without identities.
+async fn plain_node(join: &[SocketAddr]) -> Option<SocketAddr> {
     for node in join {
         if probe_tls(*node).await == TlsProbe::Plain {
-            bail!(
-                "{node} does not encrypt: its ring has no identities, and this node would have to be started with \
-                 --insecure. If it is a foreign Chord node, name a storage node of the ring, or start this one by an \
-                 invitation or, for the first storage node of that ring, with --found-namespace"
-            );
+            return Some(*node);
         }
     }
-    Ok(())
+    None
 }
 
 /// The ring's fingerprint, and why this node may join: it was invited, or its user may read the files of one of the

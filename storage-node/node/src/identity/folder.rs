@@ -55,8 +55,7 @@ impl NodeIdentity {
         let authority = CertificateAuthority::load(&authority_path).context("the ring's authority")?;
         if !path.try_exists().context("this node's identity")? {
             // A crash came between the two files.
-            let credentials = certify(&authority, &new_identity(Role::Node, name, None)?)?;
-            return Self::keep(data, authority, &credentials).map(Some);
+            return Self::by_authority(data, name, authority).map(Some);
         }
         let credentials = Credentials::load(&path).context("this node's identity")?;
         Ok(Some(Self::new(path, authority, &credentials)?))
@@ -64,15 +63,10 @@ impl NodeIdentity {
 
     /// Makes the authority of a new ring, and its first identity.
     pub(crate) fn found(data: &Path, name: &str) -> Result<Self> {
-        let authority = CertificateAuthority::create(SystemTime::now())?;
-        let identity = new_identity(Role::Node, name, None)?;
-        let credentials = certify(&authority, &identity)?;
-        Self::keep(data, authority, &credentials)
+        Self::by_authority(data, name, CertificateAuthority::create(SystemTime::now())?)
     }
 
-    /// Makes an identity by the authority of a ring that others have begun.
-    fn by_authority(data: &Path, name: &str, authority: &CertificateAuthority) -> Result<Self> {
-        let authority = CertificateAuthority::from_parts(authority.certificate(), authority.key())?;
+    fn by_authority(data: &Path, name: &str, authority: CertificateAuthority) -> Result<Self> {
         let credentials = certify(&authority, &new_identity(Role::Node, name, None)?)?;
         Self::keep(data, authority, &credentials)
     }
@@ -154,7 +148,7 @@ impl NodeIdentity {
 
 /// Gives the node that will run with this data folder an identity in the ring of `authority`, unless it has one. For
 /// platforms that bring the authority to the machine. Returns what the node shows others.
-pub fn take_authority(data: &Path, address: SocketAddr, authority: &CertificateAuthority) -> Result<Tls> {
+pub fn take_authority(data: &Path, address: SocketAddr, authority: CertificateAuthority) -> Result<Tls> {
     let (folder, name) = (DataFolder::open(data)?, address.to_string());
     let present = NodeIdentity::load(folder.path(), &name)?;
     let own = match present.filter(|own| own.authority.fingerprint() == authority.fingerprint()) {
@@ -218,17 +212,19 @@ mod tests {
         let address = |number| SocketAddr::from(([10, 0, 0, number], 5057));
         let authority = CertificateAuthority::create(SystemTime::now()).unwrap();
         let carried = CertificateAuthority::from_pem(authority.to_pem().as_bytes(), Path::new("the secret")).unwrap();
-        take_authority(one, address(1), &authority).unwrap();
-        take_authority(two, address(2), &carried).unwrap();
+        let again = CertificateAuthority::from_pem(authority.to_pem().as_bytes(), Path::new("the secret")).unwrap();
+        take_authority(one, address(1), authority).unwrap();
+        take_authority(two, address(2), carried).unwrap();
         let identity = |folder: &Path| NodeIdentity::load(folder, "unused").unwrap().unwrap();
         assert_eq!(identity(one).authority.fingerprint(), identity(two).authority.fingerprint());
         assert_ne!(identity(one).owner().identity.id, identity(two).owner().identity.id);
         let before = identity(one).owner();
-        take_authority(one, address(1), &carried).unwrap();
+        take_authority(one, address(1), again).unwrap();
         assert_eq!(identity(one).owner(), before, "it has one");
         let other = CertificateAuthority::create(SystemTime::now()).unwrap();
-        take_authority(one, address(1), &other).unwrap();
-        assert_eq!(identity(one).authority.fingerprint(), other.fingerprint(), "the ring was begun anew");
+        let begun_anew = other.fingerprint();
+        take_authority(one, address(1), other).unwrap();
+        assert_eq!(identity(one).authority.fingerprint(), begun_anew);
     }
 
     #[test]
