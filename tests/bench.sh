@@ -1,74 +1,51 @@
 #!/usr/bin/env bash
-# Measures a mount: prints a line `name value unit` for each figure. Without an argument it starts a ring of three nodes
-# with their data in memory, mounts it, and stops both at the end; so it measures the programs and not disks.
+# Measures a mount, alone or beside other mounted file systems in turn: medians over rounds, the CPU time that they cost,
+# and how many times better ours is.
 #
-# Absolute figures mean little on a shared machine: compare the ratios of consecutive runs.
+#   tests/bench.sh                                 a ring of its own, with its data in memory: it measures programs, not disks
+#   tests/bench.sh --rounds 3 --against other=/mnt/other     the same, and another file system in turn
+#   tests/bench.sh --mount /mnt/chord              a mount that is there
+#   tests/bench.sh --nodes 10 --load names -- --files 20000  more nodes, one load, more files
+#   tests/bench.sh --self                          tests its arithmetic
+#
+# Absolute figures mean little on a shared machine: compare the columns of one run. It needs root, to drop the kernel's
+# caches.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$here/..
+# shellcheck source=deploy/local/common.sh
+. "$root/deploy/local/common.sh"
+export PYTHONPATH=$here PYTHONDONTWRITEBYTECODE=1
 
-usage() { echo "usage: tests/bench.sh [MOUNT]   (SIZE_MIB=1024 FILES=5000 from the environment)"; }
-case ${1:-} in -h | --help) usage; exit 0 ;; esac
+usage() { sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; python3 -m bench --help; }
 
-size_mib=${SIZE_MIB:-1024}
-files=${FILES:-5000}
-own_ring=
-mount_point=${1:-}
+nodes=3 mount_point='' others=() options=() up_options=()
+while [ $# -gt 0 ]; do
+  case $1 in
+  -h | --help) usage; exit 0 ;;
+  --self) exec python3 -m bench --self ;;
+  --nodes) nodes=$2; shift 2 ;;
+  --mount) mount_point=$2; shift 2 ;;
+  --against) others+=("$2"); shift 2 ;;
+  --insecure) up_options+=(--insecure); shift ;;
+  --load | --rounds) options+=("$1" "$2"); shift 2 ;;
+  --) shift; options+=("$@"); break ;;
+  *) fail "unknown option $1: see --help" ;;
+  esac
+done
+[ "$(id -u)" = 0 ] || fail "dropping the kernel's caches needs root"
 
-binaries=${CARGO_TARGET_DIR:-$root/target}/release
-
-take_down() {
-  [ -n "$own_ring" ] || return 0
-  "$root/deploy/local/down.sh" --data "$own_ring/data" >/dev/null || true
-  rm -rf "$own_ring"
-}
-
-if [ -z "$mount_point" ]; then
-  own_ring=$(mktemp -d /dev/shm/chordfs-bench.XXXXXX)
-  trap take_down EXIT
-  mount_point=$own_ring/mnt
-  "$root/deploy/local/up.sh" --data "$own_ring/data" --mount "$mount_point" >&2
+if [ -n "$mount_point" ]; then
+  exec python3 -m bench "chordfs=$mount_point" "${others[@]}" "${options[@]}"
 fi
 
-# Empties the caches: mounts our own ring anew; for a given mount it drops the kernel's caches.
-go_cold() {
-  sync -f "$mount_point"
-  if [ -n "$own_ring" ]; then
-    umount "$mount_point"
-    "$binaries/mount.chordfs" "$(printf '127.0.0.%s,' 1 2 3 | sed 's/,$//')" "$mount_point"
-  else
-    echo 3 >/proc/sys/vm/drop_caches
-  fi
+ring=$(mktemp -d /dev/shm/chordfs-bench.XXXXXX)
+take_down() {
+  "$root/deploy/local/down.sh" --data "$ring/data" >/dev/null || true
+  rm -rf "$ring"
 }
-
-# Prints the CPU seconds of all storage-node and mount.chordfs processes of this machine.
-cpu_seconds() {
-  local ticks=0 pid
-  # One name at a time: pgrep -x matches at most 15 characters.
-  for pid in $(pgrep -x storage-node; pgrep -x 'mount.chordfs' || true); do
-    ticks=$((ticks + $(awk '{ sub(/.*\) /, ""); print $12 + $13 }' "/proc/$pid/stat" 2>/dev/null || echo 0)))
-  done
-  awk -v ticks="$ticks" -v hertz="$(getconf CLK_TCK)" 'BEGIN { print ticks / hertz }'
-}
-
-work() { python3 "$here/bench/work.py" "$@" --size-mib "$size_mib" --files "$files" "$mount_point"; }
-
-per_gib() { awk -v a="$1" -v b="$2" -v mib="$size_mib" -v name="$3" 'BEGIN { printf "%s %.2f CPU-s/GiB\n", name, (b - a) * 1024 / mib }'; }
-
-before=$(cpu_seconds)
-work sequential-write
-per_gib "$before" "$(cpu_seconds)" sequential_write_cpu
-go_cold
-before=$(cpu_seconds)
-work sequential-read --name cold_read
-per_gib "$before" "$(cpu_seconds)" cold_read_cpu
-work sequential-read --name warm_read
-go_cold
-work random-read
-work small-files
-go_cold
-work stat-files
-work remove-files
-work small-files-eight
-work untar
-work clean
+trap take_down EXIT
+mount_point=$ring/mnt
+"$root/deploy/local/up.sh" --nodes "$nodes" "${up_options[@]}" --data "$ring/data" --mount "$mount_point" >&2
+remount="umount '$mount_point' && '${CARGO_TARGET_DIR:-$root/target}/release/mount.chordfs' 127.0.0.1,127.0.0.2,127.0.0.3 '$mount_point'"
+python3 -m bench "chordfs=$mount_point,$remount" "${others[@]}" "${options[@]}"

@@ -100,6 +100,7 @@ deploy/check.sh
 check_dependencies
 step "the arithmetic of the experiments; their short forms are among the tests with real nodes"
 tests/experiments.sh --self
+tests/bench.sh --self
 step "unit tests, and at the same time the cloud on one machine"
 drive_cloud >"$logs/cloud" 2>&1 &
 cloud=$!

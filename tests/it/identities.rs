@@ -3,6 +3,7 @@
 mod folders;
 mod hostile;
 mod visitors;
+mod wire;
 
 use std::{
     fs,

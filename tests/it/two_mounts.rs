@@ -44,6 +44,40 @@ fn an_append_goes_to_the_end_that_another_mount_has_made() {
     }
 }
 
+/// A mount opens and fetches the small files of a directory in advance; what it has then must not outlive the leases
+/// under which it came.
+#[test]
+fn files_that_one_mount_has_read_ahead_are_current_when_another_has_written_them() {
+    let cluster = Cluster::start(3);
+    let (writer, reader) = (TempMount::new(&cluster), TempMount::new(&cluster));
+    fs::create_dir(writer.join("d")).unwrap();
+    let path = |number: usize| format!("d/{number:03}");
+    let mut expected: Vec<String> = (0..60).map(|number| format!("first of {number}")).collect();
+    for (number, text) in expected.iter().enumerate() {
+        fs::write(writer.join(path(number)), text).unwrap();
+    }
+    for round in 0..40 {
+        for (number, text) in expected.iter_mut().enumerate() {
+            // In each round others: when the reader comes to them, it has read them ahead since the last round.
+            match (number + round) % 7 {
+                0 => *text = format!("written in round {round} {}", "x".repeat(number * 100)),
+                1 => *text = format!("renamed in round {round}"),
+                _ => continue,
+            }
+            if (number + round) % 7 == 0 {
+                fs::write(writer.join(path(number)), &text).unwrap();
+            } else {
+                fs::write(writer.join("new"), &text).unwrap();
+                fs::rename(writer.join("new"), writer.join(path(number))).unwrap();
+            }
+            assert_eq!(&fs::read_to_string(reader.join(path(number))).unwrap(), text, "round {round}, at once");
+        }
+        for (number, text) in expected.iter().enumerate() {
+            assert_eq!(&fs::read_to_string(reader.join(path(number))).unwrap(), text, "round {round}, file {number}");
+        }
+    }
+}
+
 #[test]
 fn one_of_many_exclusive_creators_wins() {
     let cluster = Cluster::start(3);

@@ -49,6 +49,7 @@ pub struct Lab {
     folder: TempDir,
     /// The kind of disk at each node's folder, if it is not an ordinary folder.
     disk: Option<Disk>,
+    has_identities: bool,
 }
 
 impl Lab {
@@ -68,11 +69,20 @@ impl Lab {
         lab
     }
 
+    /// Like `start`, for a ring with identities. All machines read the local identities of one folder, as one machine does.
+    #[track_caller]
+    pub fn start_with_identities(count: usize) -> Self {
+        let mut lab = Self::empty(None);
+        lab.has_identities = true;
+        lab.grow(count);
+        lab
+    }
+
     #[track_caller]
     fn empty(disk: Option<Disk>) -> Self {
         let network = Network::new();
         let folder = TempDir::with_prefix(format!("{}-", network.tag())).expect("a temporary folder");
-        Self { nodes: Vec::new(), workstations: Vec::new(), network, folder, disk }
+        Self { nodes: Vec::new(), workstations: Vec::new(), network, folder, disk, has_identities: false }
     }
 
     /// Adds nodes one after the other until `count` are live.
@@ -113,21 +123,39 @@ impl Lab {
     pub fn start_node(&mut self, index: usize) {
         let join = self.live().into_iter().find(|&at| at != index).map(|at| self.nodes[at].ip.to_string());
         let data = self.data(index);
+        let (insecure, runtime): (&[&str], _) =
+            (if self.has_identities { &[] } else { &["--insecure"] }, self.runtime());
         let machine = &mut self.nodes[index];
-        let mut command = machine.process.command(&data, &machine.ip.to_string(), join.as_deref(), &["--insecure"]);
+        let mut command = machine.process.command(&data, &machine.ip.to_string(), join.as_deref(), insecure);
+        command.env("CHORDFS_RUNTIME_DIR", runtime);
         machine.namespace.run(|| machine.process.start(&mut command));
     }
 
     /// Adds a workstation with a mount that knows the present nodes.
     #[track_caller]
     pub fn mount(&mut self) -> TempMount {
+        let workstation = self.add_workstation();
+        let source: Vec<_> = self.nodes.iter().map(|node| node.ip.to_string()).collect();
+        self.on_workstation(workstation, || TempMount::of(&source.join(","), &[], self.folder.path()))
+    }
+
+    /// Adds a machine without a node.
+    #[track_caller]
+    pub fn add_workstation(&mut self) -> usize {
         let index = self.workstations.len();
         let name = format!("w{}", index + 1);
         let namespace = self.network.attach(&name, Ipv4Addr::new(10, 77, 0, 201 + index as u8));
-        let source: Vec<_> = self.nodes.iter().map(|node| node.ip.to_string()).collect();
-        let mount = namespace.run(|| TempMount::of(&source.join(","), &[], self.folder.path()));
         self.workstations.push((name, namespace));
-        mount
+        index
+    }
+
+    /// Runs `work` on a workstation; its processes and connections start there.
+    pub fn on_workstation<T: Send>(&self, index: usize, work: impl FnOnce() -> T + Send) -> T {
+        self.workstations[index].1.run(work)
+    }
+
+    fn runtime(&self) -> PathBuf {
+        self.folder.path().join("run")
     }
 
     pub fn folder(&self) -> &Path {
@@ -333,7 +361,7 @@ impl Lab {
 
     /// Runs a subcommand of `storage-node` about a node, on the node's own machine.
     #[track_caller]
-    fn storage_node(&self, index: usize, subcommand: &[&str], options: &[&str]) -> Outcome {
+    pub fn storage_node(&self, index: usize, subcommand: &[&str], options: &[&str]) -> Outcome {
         self.storage_node_within(OPERATOR_DEADLINE, index, subcommand, options)
     }
 
@@ -342,6 +370,7 @@ impl Lab {
         let mut command = Command::new(binary("storage-node"));
         command.args(subcommand).args(["--node", &self.ring_address(index)]).args(options);
         // Several labs on one machine have the same addresses, so the node's runtime link may lead to another lab.
+        command.env("CHORDFS_RUNTIME_DIR", self.runtime());
         command.env("CHORDFS_TOKEN_FILE", self.data(index).join("operator-token"));
         self.nodes[index].namespace.run(|| run_command(&mut command, deadline))
     }

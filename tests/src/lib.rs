@@ -4,6 +4,7 @@
 pub mod cluster;
 pub mod disk;
 pub mod foreign;
+pub mod hostile_network;
 mod kept_logs;
 pub mod lab;
 pub mod load;

@@ -4,7 +4,9 @@ use chordfs_types::{
     chunk::Version,
     fs_error::FsError,
     identity::IdentityId,
-    namespace::{Answer, Attr, DirEntry, EntryName, Extent, Ino, PAGE_ITEMS, Query},
+    namespace::{
+        Answer, Attr, DirEntry, EntryName, Extent, FileKind, Ino, MAX_LISTED_EXTENTS, OpenedEntry, PAGE_ITEMS, Query,
+    },
 };
 
 use super::{Body, Inode, Tables, invalid};
@@ -39,6 +41,7 @@ impl Tables {
             Query::RevokedIdentities => Ok(Answer::RevokedIdentities(self.identities.revoked())),
             Query::LoggedChunks { ids } => Ok(self.logged_data(ids)),
             Query::Reachable { owner, path, versions } => Ok(self.reachable(*owner, path, versions)),
+            Query::OpenEntries { ino, after, limit } => self.open_entries(*ino, after.as_ref(), *limit),
         }
     }
 
@@ -72,16 +75,38 @@ impl Tables {
 
     fn read_dir(&self, ino: Ino, after: Option<&EntryName>) -> Result<Answer, FsError> {
         let parent = self.directory(ino)?.parent();
+        let (entries, more) = self.entry_page(ino, after, PAGE_ITEMS);
+        Ok(Answer::Entries { parent, entries, more })
+    }
+
+    fn open_entries(&self, ino: Ino, after: Option<&EntryName>, limit: u32) -> Result<Answer, FsError> {
+        self.directory(ino)?;
+        let (entries, more) = self.entry_page(ino, after, limit.clamp(1, PAGE_ITEMS));
+        let open = |entry: DirEntry| OpenedEntry { extents: self.few_extents(&entry.attr), entry };
+        Ok(Answer::OpenedEntries { entries: entries.into_iter().map(open).collect(), more })
+    }
+
+    /// At most `limit` entries, and whether there are more.
+    fn entry_page(&self, ino: Ino, after: Option<&EntryName>, limit: u32) -> (Vec<DirEntry>, bool) {
         let (mut entries, mut bytes) = (Vec::new(), 0);
         for (name, inode) in self.children(ino, after) {
             let entry = DirEntry { name: name.clone(), attr: inode.attr.clone() };
             bytes += encoded_bytes(&entry);
-            if entries.len() == PAGE_ITEMS as usize || (bytes > PAGE_BYTES && !entries.is_empty()) {
-                return Ok(Answer::Entries { parent, entries, more: true });
+            if entries.len() == limit as usize || (bytes > PAGE_BYTES && !entries.is_empty()) {
+                return (entries, true);
             }
             entries.push(entry);
         }
-        Ok(Answer::Entries { parent, entries, more: false })
+        (entries, false)
+    }
+
+    /// The extents of a file that has few.
+    fn few_extents(&self, attr: &Attr) -> Option<Vec<Extent>> {
+        if attr.kind != FileKind::File {
+            return None;
+        }
+        let extents: Vec<Extent> = self.extents_from(attr.ino, 1).take(MAX_LISTED_EXTENTS + 1).collect();
+        (extents.len() <= MAX_LISTED_EXTENTS).then_some(extents)
     }
 
     fn read_link(&self, ino: Ino) -> Result<Answer, FsError> {

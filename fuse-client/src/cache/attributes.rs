@@ -13,6 +13,8 @@ pub struct Attributes {
 struct CachedAttr {
     attr: Attr,
     fresh: bool,
+    /// Where the inode was seen last.
+    parent: Option<Ino>,
 }
 
 impl Attributes {
@@ -35,7 +37,8 @@ impl Attributes {
     }
 
     pub fn put(&mut self, attr: Attr) {
-        self.entries.put(attr.ino, CachedAttr { attr, fresh: true });
+        let parent = self.parent_hint(attr.ino);
+        self.entries.put(attr.ino, CachedAttr { attr, fresh: true, parent });
     }
 
     /// Stores `attr` unless a later state is cached: replies to two changes may arrive in either order.
@@ -52,6 +55,16 @@ impl Attributes {
         if let Some(CachedAttr { attr, .. }) = self.entries.peek_mut(&ino) {
             (attr.mtime, attr.ctime) = (attr.mtime.max(at), attr.ctime.max(at));
             attr.nlink = attr.nlink.saturating_add_signed(links);
+        }
+    }
+
+    pub fn parent_hint(&self, ino: Ino) -> Option<Ino> {
+        self.entries.peek(&ino)?.parent
+    }
+
+    pub fn hint_parent(&mut self, ino: Ino, parent: Ino) {
+        if let Some(entry) = self.entries.peek_mut(&ino) {
+            entry.parent = Some(parent);
         }
     }
 

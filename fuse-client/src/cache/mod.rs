@@ -9,6 +9,7 @@
 
 pub mod attributes;
 pub mod chunks;
+pub mod contents;
 pub mod dentries;
 mod kernel_names;
 mod own_changes;
@@ -23,10 +24,10 @@ use std::{
     },
 };
 
-use chordfs_types::namespace::{Attr, EntryName, Ino, Time};
+use chordfs_types::namespace::{Attr, EntryName, Extent, Ino, Time};
 use parking_lot::Mutex;
 
-use self::{attributes::Attributes, dentries::Dentries, own_changes::OwnChanges};
+use self::{attributes::Attributes, contents::Contents, dentries::Dentries, own_changes::OwnChanges};
 pub use self::{dentries::Dentry, kernel_names::KernelNames, own_changes::OwnChange, pages::KernelPages};
 
 /// How many inodes are known to be in use.
@@ -60,6 +61,7 @@ pub struct MetaCache {
 
 struct MetaTables {
     attributes: Attributes,
+    contents: Contents,
     dentries: Dentries,
     changing: OwnChanges,
     /// Directories and files of which something was answered from here since the last event about them.
@@ -75,7 +77,13 @@ impl MetaCache {
         is_usable: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Self {
         let (attributes, dentries) = (Attributes::new(capacity), Dentries::new(capacity));
-        let inner = MetaTables { attributes, dentries, changing: OwnChanges::default(), used: HashSet::new() };
+        let inner = MetaTables {
+            attributes,
+            contents: Contents::default(),
+            dentries,
+            changing: OwnChanges::default(),
+            used: HashSet::new(),
+        };
         let (feed_epoch, is_usable) = (Arc::new(feed_epoch), Arc::new(is_usable));
         Self { inner: Mutex::new(inner), own: AtomicU64::new(0), feed_epoch, is_usable }
     }
@@ -101,6 +109,23 @@ impl MetaCache {
         let attr = may_answer.then(|| inner.attributes.fresh(ino)).flatten();
         inner.note_use(ino, attr.is_some());
         attr
+    }
+
+    /// The attributes and all extents of a file, if both are known.
+    pub fn opened(&self, ino: Ino) -> Option<(Attr, Vec<Extent>)> {
+        let mut inner = self.inner.lock();
+        if !(self.is_usable)() || inner.changing.concern(ino) {
+            return None;
+        }
+        let attr = inner.attributes.fresh(ino)?;
+        let extents = inner.contents.of(&attr)?;
+        inner.note_use(ino, true);
+        Some((attr, extents))
+    }
+
+    /// The directory in which the inode was seen last, which may have changed since.
+    pub fn parent_hint(&self, ino: Ino) -> Option<Ino> {
+        self.inner.lock().attributes.parent_hint(ino)
     }
 
     /// Whether the attributes of the inode are known, and no change by this mount that concerns them is under way.
@@ -141,6 +166,15 @@ impl MetaCache {
         }
     }
 
+    /// Stores the attributes and all extents of a file, the reply to a query sent at `stamp`, if it is still current.
+    pub fn store_opened(&self, stamp: Stamp, attr: &Attr, extents: Vec<Extent>) {
+        let mut inner = self.inner.lock();
+        if self.is_current(stamp) {
+            inner.attributes.put(attr.clone());
+            inner.contents.put(attr, extents);
+        }
+    }
+
     /// Stores the reply to a query sent at `stamp`, if it is still current; `None` means there is no such name.
     pub fn store_name(&self, stamp: Stamp, parent: Ino, name: &EntryName, attr: Option<&Attr>) {
         let mut inner = self.inner.lock();
@@ -154,6 +188,7 @@ impl MetaCache {
     pub fn changed_attr(&self, stamp: Stamp, attr: &Attr) {
         let mut inner = self.inner.lock();
         self.own.fetch_add(1, Ordering::AcqRel);
+        inner.contents.remove(attr.ino);
         if self.is_undisturbed(stamp) {
             inner.attributes.put_newer(attr.clone());
         } else {
@@ -209,14 +244,14 @@ impl MetaCache {
 
     /// Removes the attributes of `ino`, which have changed.
     pub fn drop_attr(&self, ino: Ino) {
-        self.inner.lock().attributes.remove(ino);
+        self.inner.lock().forget(ino);
     }
 
     /// Removes the attributes of `ino` after a change by this mount whose result is not known here.
     pub fn forget_attr(&self, ino: Ino) {
         let mut inner = self.inner.lock();
         self.own.fetch_add(1, Ordering::AcqRel);
-        inner.attributes.remove(ino);
+        inner.forget(ino);
     }
 
     /// Removes a name and the attributes of its directory.
@@ -235,12 +270,13 @@ impl MetaCache {
     pub fn drop_names_of(&self, ino: Ino) {
         let mut inner = self.inner.lock();
         inner.dentries.drop_names_of(ino);
-        inner.attributes.remove(ino);
+        inner.forget(ino);
     }
 
     pub fn clear(&self) {
         let mut inner = self.inner.lock();
         inner.attributes.clear();
+        inner.contents.clear();
         inner.dentries.clear();
         inner.used.clear();
     }
@@ -258,7 +294,13 @@ impl MetaTables {
         self.dentries.put(parent, name.clone(), attr.map_or(Dentry::Absent, |attr| Dentry::Present(attr.ino)));
         if let Some(attr) = attr {
             self.attributes.put_newer(attr.clone());
+            self.attributes.hint_parent(attr.ino, parent);
         }
+    }
+
+    fn forget(&mut self, ino: Ino) {
+        self.attributes.remove(ino);
+        self.contents.remove(ino);
     }
 
     /// Removes a name and the attributes of its inode, and marks those of its directory as touched.

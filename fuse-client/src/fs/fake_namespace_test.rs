@@ -21,8 +21,8 @@ use chordfs_types::{
     chunk_api::Durability,
     fs_error::FsError,
     namespace::{
-        Answer, Attr, Change, Commit, DirEntry, EntryName, Extent, FeedEvent, FileKind, Ino, PAGE_ITEMS, Query, Reply,
-        Time,
+        Answer, Attr, Change, Commit, DirEntry, EntryName, Extent, FeedEvent, FileKind, Ino, OpenedEntry, PAGE_ITEMS,
+        Query, Reply, Time,
     },
 };
 use futures_util::future::BoxFuture;
@@ -54,6 +54,8 @@ pub(super) struct FakeNamespace {
     /// So many of the next changes are applied and get no answer.
     pub lost_replies: AtomicU64,
     pub queries: AtomicU64,
+    /// Requests for chunks.
+    pub gets: AtomicU64,
     /// Each answer to `Open` or `Make` needs a permit. The answer is made before it waits for the permit.
     pub open_gate: Semaphore,
     pub puts_fail: AtomicBool,
@@ -83,6 +85,7 @@ impl TestMount {
             changes: Mutex::default(),
             lost_replies: AtomicU64::new(0),
             queries: AtomicU64::new(0),
+            gets: AtomicU64::new(0),
             open_gate: Semaphore::new(Semaphore::MAX_PERMITS),
             puts_fail: AtomicBool::new(false),
             free_bytes: AtomicU64::new(1 << 30),
@@ -207,7 +210,10 @@ impl FakeNamespace {
     }
 
     fn answer(&self, query: &Query) -> Result<Answer, FsError> {
-        let tree = self.tree.lock();
+        self.answer_in(&self.tree.lock(), query)
+    }
+
+    fn answer_in(&self, tree: &Tree, query: &Query) -> Result<Answer, FsError> {
         match query {
             Query::GetAttr { ino } => {
                 tree.inodes.get(ino).cloned().map(Answer::Attr).ok_or(FsError::Stale { ino: *ino })
@@ -231,6 +237,22 @@ impl FakeNamespace {
                     |(name, ino): (&EntryName, &Ino)| DirEntry { name: name.clone(), attr: tree.inodes[ino].clone() };
                 let entries: Vec<DirEntry> = rest.clone().take(PAGE_ITEMS as usize).map(entry).collect();
                 Ok(Answer::Entries { parent: Ino::ROOT, more: rest.count() > entries.len(), entries })
+            }
+            Query::OpenEntries { ino, after, limit } => {
+                let opened = |entry: DirEntry| {
+                    let Ok(Answer::Open { extents, .. }) = self.answer_in(tree, &Query::Open { ino: entry.attr.ino })
+                    else {
+                        panic!("a listed file exists")
+                    };
+                    OpenedEntry { entry, extents: Some(extents) }
+                };
+                let listed = self.answer_in(tree, &Query::ReadDir { ino: *ino, after: after.clone() })?;
+                let Answer::Entries { entries, more, .. } = listed else { panic!("{listed:?}") };
+                let more = more || entries.len() > *limit as usize;
+                Ok(Answer::OpenedEntries {
+                    entries: entries.into_iter().take(*limit as usize).map(opened).collect(),
+                    more,
+                })
             }
             Query::StatFs => Ok(Answer::StatFs {
                 inodes: tree.inodes.len() as u64,
@@ -299,6 +321,7 @@ impl ChunkTransport for FakeNamespace {
 
     fn get(&self, chunks: Vec<ChunkRef>) -> BoxFuture<'_, Result<Vec<Bytes>, FsError>> {
         Box::pin(async move {
+            self.gets.fetch_add(1, SeqCst);
             let stored = self.stored.lock();
             let found = chunks.iter().map(|chunk| stored.get(&chunk.id).cloned()).collect::<Option<Vec<Bytes>>>();
             found.ok_or_else(|| FsError::NoReplica { detail: "the chunk was deleted".into() })

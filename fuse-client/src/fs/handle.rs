@@ -1,5 +1,6 @@
-//! Opening and closing. `open` always queries the namespace, so it sees all data of mounts that closed the file before;
-//! `flush` (at each close) commits, `fsync` also waits for the holders' disks, and the last `release` drops the inode.
+//! Opening and closing. `open` queries the namespace unless this mount's leases cover what it remembers of the file, so
+//! it sees all data of mounts that closed the file before; `flush` (at each close) commits, `fsync` also waits for the
+//! holders' disks, and the last `release` drops the inode.
 
 use std::{
     sync::{
@@ -13,7 +14,7 @@ use chordfs_log::{error_limited, warn_limited};
 use chordfs_types::{
     chunk_api::Durability,
     fs_error::FsError,
-    namespace::{Answer, Attr, EntryName, Extent, FileKind, Ino, Query},
+    namespace::{Answer, Attr, EntryName, Extent, FileKind, Ino, MAX_LISTED_EXTENTS, Query},
 };
 use parking_lot::Mutex;
 
@@ -47,9 +48,16 @@ pub(super) struct OpenFile {
 
 impl FileSystem {
     pub async fn open(&self, ino: Ino, can_write: bool) -> Result<OpenReply, FsError> {
-        let opening = self.open_file(ino).await?;
+        let opening = match self.open_known(ino) {
+            Some(opening) => opening,
+            None => self.open_file(ino).await?,
+        };
         let file = opening.file();
-        let change = file.attr.lock().change;
+        let attr = file.attr.lock().clone();
+        if !can_write {
+            self.read_folder_ahead(&attr);
+        }
+        let change = attr.change;
         let handle = self.handles.open(can_write, file.data.error_cursor());
         opening.keep_open();
         Ok(OpenReply { handle, keep_cache: self.pages.opened(ino, change) })
@@ -151,6 +159,19 @@ impl FileSystem {
         self.release_inode(ino);
     }
 
+    /// Opens a file whose attributes and extents are known and current. One that is open already, or has bytes that are
+    /// not committed, has a state of its own.
+    fn open_known(&self, ino: Ino) -> Option<Opening<'_>> {
+        // Counted first, so that an event which comes meanwhile finds it open.
+        let opening = Opening::acquire(self, ino);
+        let (attr, extents) = self.cache.opened(ino)?;
+        if attr.nlink == 0 || self.live_data(ino).is_some() {
+            return None;
+        }
+        self.attach(&attr, extents, false, opening.changes);
+        Some(opening)
+    }
+
     /// Opens an inode, for the kernel or for internal use. Dropping the returned opening closes it.
     pub(super) async fn open_file(&self, ino: Ino) -> Result<Opening<'_>, FsError> {
         let opening = Opening::acquire(self, ino);
@@ -160,8 +181,12 @@ impl FileSystem {
             return Err(self.stale_if_gone(ino, FsError::Stale { ino }));
         }
         let known = self.cache.attr_maybe_touched(ino).map(|known| known.change);
+        if !more && extents.len() <= MAX_LISTED_EXTENTS {
+            self.cache.store_opened(stamp, &attr, extents.clone());
+        } else {
+            self.cache.store_attr(stamp, &attr);
+        }
         self.attach(&attr, extents, more, opening.changes);
-        self.cache.store_attr(stamp, &attr);
         if known != Some(attr.change) {
             self.invalidate_kernel_attr(ino).await;
         }

@@ -25,6 +25,7 @@ impl FileSystem {
         match self.query_attr(Query::Lookup { parent, name: name.clone() }).await {
             Ok(attr) => {
                 self.cache.store_name(stamp, parent, name, Some(&attr));
+                self.look_ahead(parent, name);
                 Ok(self.with_uncommitted(attr))
             }
             Err(FsError::NoEntry) => {

@@ -11,6 +11,7 @@ mod data;
 mod directory;
 mod entries;
 mod feed;
+mod folder_read_ahead;
 mod handle;
 mod handles;
 mod holds;
@@ -26,6 +27,8 @@ mod statfs;
 mod fake_namespace_test;
 #[cfg(test)]
 mod feed_test;
+#[cfg(test)]
+mod opening_test;
 
 use chordfs_net::{clients::NamespaceClient, tasks};
 use std::{
@@ -38,11 +41,18 @@ use chordfs_types::{
     fs_error::FsError,
     namespace::{Answer, Attr, Change, ClientReport, Ino, Query, Reply},
 };
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use self::{
-    creations::Creations, directory::Directories, handle::OpenFile, handles::Handles, holds::HoldRequest,
-    open_table::OpenTable, removed::RemovedDirectories,
+    creations::Creations,
+    directory::Directories,
+    folder_read_ahead::{FolderFetch, FolderReadAhead},
+    handle::OpenFile,
+    handles::Handles,
+    holds::HoldRequest,
+    open_table::OpenTable,
+    removed::RemovedDirectories,
 };
 pub use self::{
     data::WriteAt,
@@ -74,6 +84,8 @@ pub struct FileSystem {
     notices: Notices,
     space: SpaceSource,
     holds: mpsc::UnboundedSender<HoldRequest>,
+    folder_read_ahead: Mutex<FolderReadAhead>,
+    folder_fetches: mpsc::UnboundedSender<FolderFetch>,
     creations: Creations,
     next_handle: AtomicU64,
 }
@@ -106,6 +118,7 @@ impl FileSystem {
         space: SpaceSource,
     ) -> Arc<Self> {
         let (holds, requests) = mpsc::unbounded_channel();
+        let (folder_fetches, fetches) = mpsc::unbounded_channel();
         let usable = namespace.clone();
         let is_usable = move || !usable.memory_usable_for().is_zero();
         let fs = Arc::new(Self {
@@ -122,6 +135,8 @@ impl FileSystem {
             notices,
             space,
             holds,
+            folder_read_ahead: Mutex::default(),
+            folder_fetches,
             creations: Creations::default(),
         });
         let weak = Arc::downgrade(&fs);
@@ -130,6 +145,7 @@ impl FileSystem {
         fs.transfer
             .on_background_commit(move |ino| weak.upgrade().into_iter().for_each(|fs| fs.cache.forget_attr(ino)));
         tasks::spawn(holds::send_holds(Arc::downgrade(&fs), fs.namespace.clone(), requests));
+        tasks::spawn(folder_read_ahead::fetch_folders(Arc::downgrade(&fs), fetches));
         fs
     }
 

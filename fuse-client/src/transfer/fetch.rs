@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use chordfs_types::{
-    chunk::{ChunkId, ChunkRef, FileName},
+    chunk::{ChunkId, ChunkRef, FileName, Version},
     fs_error::FsError,
 };
 use parking_lot::Mutex;
@@ -38,8 +38,9 @@ pub(super) struct PendingFetch {
 }
 
 struct FetchBatch {
-    ids: Vec<ChunkId>,
-    /// In the order of `ids`.
+    /// By index, and then by version.
+    chunks: Vec<ChunkRef>,
+    /// In the order of `chunks`.
     outcome: OnceLock<Result<Vec<Bytes>, FsError>>,
     done: watch::Sender<bool>,
 }
@@ -57,28 +58,48 @@ impl Fetcher {
     /// Starts fetching the chunks `ids` (ascending) of `file`, except those that are being fetched already.
     pub(super) fn start(self: &Arc<Self>, file: &FileName, ids: &[ChunkId], chunk_bytes: u64) -> PendingFetch {
         let mut under_way = self.under_way.lock();
-        let fresh: Vec<ChunkId> = ids.iter().copied().filter(|id| !under_way.contains_key(id)).collect();
-        for part in fresh.chunks(chunks_per_batch(fresh.len(), chunk_bytes)) {
-            let batch =
-                Arc::new(FetchBatch { ids: part.to_vec(), outcome: OnceLock::new(), done: watch::Sender::new(false) });
-            under_way.extend(part.iter().map(|id| (*id, batch.clone())));
-            tasks::spawn_on(&self.runtime, self.clone().run(file.clone(), batch));
-        }
+        let refs = ids.iter().map(|&id| ChunkRef { file: file.clone(), id });
+        self.launch(&mut under_way, refs.collect(), chunk_bytes);
         let requested = ids.iter().filter_map(|id| Some((*id, under_way.get(id)?.clone()))).collect();
         PendingFetch { fetcher: self.clone(), file: file.clone(), requested }
     }
 
-    async fn run(self: Arc<Self>, file: FileName, batch: Arc<FetchBatch>) {
+    /// Starts fetching chunks of several files that nobody waits for yet, if there is room.
+    pub(super) fn start_ahead(self: &Arc<Self>, mut chunks: Vec<ChunkRef>, chunk_bytes: u64) {
+        chunks.retain(|chunk| !self.cache.contains(chunk.id));
+        if !chunks.is_empty() && self.has_room(chunks.len(), chunk_bytes) {
+            chunks.sort_by_key(|chunk| place(chunk.id));
+            self.launch(&mut self.under_way.lock(), chunks, chunk_bytes);
+        }
+    }
+
+    /// Fetches those chunks, sorted by [`place`], that are not being fetched.
+    fn launch(
+        self: &Arc<Self>,
+        under_way: &mut HashMap<ChunkId, Arc<FetchBatch>>,
+        mut chunks: Vec<ChunkRef>,
+        chunk_bytes: u64,
+    ) {
+        chunks.retain(|chunk| !under_way.contains_key(&chunk.id));
+        for part in chunks.chunks(chunks_per_batch(chunks.len(), chunk_bytes)) {
+            let (chunks, done) = (part.to_vec(), watch::Sender::new(false));
+            let batch = Arc::new(FetchBatch { chunks, outcome: OnceLock::new(), done });
+            under_way.extend(part.iter().map(|chunk| (chunk.id, batch.clone())));
+            tasks::spawn_on(&self.runtime, self.clone().run(batch));
+        }
+    }
+
+    async fn run(self: Arc<Self>, batch: Arc<FetchBatch>) {
         let _running = RunningBatch { fetcher: &self, batch: &batch };
-        let refs = batch.ids.iter().map(|&id| ChunkRef { file: file.clone(), id }).collect();
-        let outcome = match self.chunks.get(refs).await {
-            Ok(found) if found.len() != batch.ids.len() => {
-                Err(FsError::Internal { detail: format!("requested {} chunks, got {}", batch.ids.len(), found.len()) })
+        let requested = batch.chunks.len();
+        let outcome = match self.chunks.get(batch.chunks.clone()).await {
+            Ok(found) if found.len() != requested => {
+                Err(FsError::Internal { detail: format!("requested {requested} chunks, got {}", found.len()) })
             }
             other => other,
         };
-        for (id, data) in batch.ids.iter().zip(outcome.iter().flatten()) {
-            self.cache.insert(*id, data.clone());
+        for (chunk, data) in batch.chunks.iter().zip(outcome.iter().flatten()) {
+            self.cache.insert(chunk.id, data.clone());
         }
         let _ = batch.outcome.set(outcome);
     }
@@ -95,10 +116,15 @@ impl Drop for RunningBatch<'_> {
         let without_outcome = || Err(FsError::Internal { detail: "fetching chunks ended without an outcome".into() });
         self.batch.outcome.get_or_init(without_outcome);
         let mut under_way = self.fetcher.under_way.lock();
-        self.batch.ids.iter().for_each(|id| drop(under_way.remove(id)));
+        self.batch.chunks.iter().for_each(|chunk| drop(under_way.remove(&chunk.id)));
         drop(under_way);
         self.batch.done.send_replace(true);
     }
+}
+
+/// The order of the chunks of a batch. Those of one file are in their order in it.
+fn place(id: ChunkId) -> (u32, Version) {
+    (id.index, id.version)
 }
 
 /// Chunks per batch, so that all batches are about equal and none is a small rest.
@@ -129,7 +155,7 @@ impl PendingFetch {
     /// Whether a batch has chunks that were not requested here.
     fn has_unrequested_chunks(&self) -> bool {
         let ours = |id: &ChunkId| self.requested.iter().any(|(requested, _)| requested == id);
-        self.requested.iter().any(|(_, batch)| !batch.ids.iter().all(ours))
+        self.requested.iter().any(|(_, batch)| !batch.chunks.iter().all(|chunk| ours(&chunk.id)))
     }
 
     async fn fetch_alone(&self) -> Result<Vec<(ChunkId, Bytes)>, FsError> {
@@ -149,7 +175,8 @@ impl FetchBatch {
             let waited = operation::within(done.wait_for(|done| *done)).await.map(drop);
             waited.ok_or_else(|| FsError::NoReplica { detail: "no holder has sent the chunks in time".into() })?;
         }
-        let at = self.ids.binary_search_by_key(&id.index, |id| id.index).expect("the batch was made for this chunk");
+        let at = self.chunks.binary_search_by_key(&place(id), |chunk| place(chunk.id));
+        let at = at.expect("the batch was made for this chunk");
         match self.outcome.get() {
             Some(Ok(found)) => Ok(found[at].clone()),
             Some(Err(error)) => Err(error.clone()),

@@ -54,6 +54,7 @@ use chordfs_net::{
     tasks,
 };
 use chordfs_types::{
+    chunk::ChunkRef,
     chunk_api::Durability,
     fs_error::FsError,
     namespace::{Attr, Extent, Ino},
@@ -192,6 +193,13 @@ impl Transfer {
     /// The bytes that are written and that no node has stored yet, over all files.
     pub fn unstored_bytes(&self) -> u64 {
         self.ceiling.held_bytes()
+    }
+
+    /// Fetches chunks of several files, `bytes` in all, into the cache without waiting. A failure is ignored: reading
+    /// repeats the request.
+    pub fn fetch_ahead(&self, chunks: Vec<ChunkRef>, bytes: u64) {
+        let each = bytes.div_ceil(chunks.len().max(1) as u64);
+        self.fetcher.start_ahead(chunks, each);
     }
 
     /// Handles a feed event about contents changed by another mount.

@@ -113,6 +113,16 @@ impl WriteBackState {
         let told: Vec<&mut Attr> = match answer {
             Ok(Answer::Attr(attr) | Answer::Open { attr, .. }) => vec![attr],
             Ok(Answer::Entries { entries, .. }) => entries.iter_mut().map(|entry| &mut entry.attr).collect(),
+            Ok(Answer::OpenedEntries { entries, .. }) => {
+                for opened in entries.iter_mut() {
+                    let ino = opened.entry.attr.ino;
+                    // What is not logged of the contents is missing in the answer.
+                    if self.queue.has_unlogged(ino) || self.readers.has_changed(ino, sent_at) {
+                        opened.extents = None;
+                    }
+                }
+                entries.iter_mut().map(|opened| &mut opened.entry.attr).collect()
+            }
             _ => return Verdict::Complete,
         };
         let busy = &self.busy;
@@ -143,6 +153,7 @@ fn asked_about(query: &Query) -> Option<Ino> {
         Query::Lookup { parent: ino, .. }
         | Query::GetAttr { ino }
         | Query::ReadDir { ino, .. }
+        | Query::OpenEntries { ino, .. }
         | Query::ReadLink { ino }
         | Query::Open { ino }
         | Query::Extents { ino, .. } => Some(*ino),

@@ -168,6 +168,9 @@ impl WriteBackState {
             (Query::ReadDir { ino, .. }, Ok(Answer::Entries { entries, .. })) => {
                 entries.iter().for_each(|entry| self.note_path(*ino, &entry.name, &entry.attr));
             }
+            (Query::OpenEntries { ino, .. }, Ok(Answer::OpenedEntries { entries, .. })) => {
+                entries.iter().for_each(|opened| self.note_path(*ino, &opened.entry.name, &opened.entry.attr));
+            }
             _ => {}
         }
     }

@@ -23,7 +23,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::visitors::{SOON, credentials, ring, storage_node};
+use super::visitors::{SOON, credentials, resident_mib, ring, storage_node};
 
 const AT_ONCE: usize = 16;
 const PER_CONNECTION: usize = 64;
@@ -186,12 +186,6 @@ async fn attack(address: SocketAddr, approach: Approach, good: Arc<Vec<Vec<u8>>>
         };
         left -= sent.min(left);
     }
-}
-
-fn resident_mib(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the node lives");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has memory");
-    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") / 1024
 }
 
 fn attack_from_all_sides(messages: usize) {

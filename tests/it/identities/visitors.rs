@@ -186,3 +186,10 @@ pub(super) fn invited(runtime: &Runtime, token: &str) -> Connector {
     });
     Connector::over(&Tls::new(&obtained.credentials).unwrap())
 }
+
+/// The memory of a process.
+pub(super) fn resident_mib(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the node lives");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has memory");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") / 1024
+}

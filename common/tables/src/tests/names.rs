@@ -1,5 +1,7 @@
 //! Names: make, link, unlink, rmdir, rename, publish, and the queries for them.
 
+use chordfs_types::namespace::MAX_LISTED_EXTENTS;
+
 use super::*;
 
 const ROOT: Ino = Ino::ROOT;
@@ -288,4 +290,31 @@ fn paths_resolve_without_following_symlinks() {
     assert_eq!(resolve(&["d", "x"]), Err(FsError::NoEntry));
     assert_eq!(fixture.tables.query(&Query::ReadLink { ino: link }), Ok(Answer::Target(Bytes::from_static(b"there"))));
     assert!(matches!(fixture.tables.query(&Query::ReadLink { ino: dir }), Err(FsError::Invalid { .. })));
+}
+
+#[test]
+fn entries_are_listed_with_the_extents_of_files_that_have_few() {
+    let mut fixture = Fixture::new();
+    let dir = fixture.dir(ROOT, "d");
+    let few = fixture.make(dir, "few", node(FileKind::File)).unwrap().ino;
+    let many = fixture.make(dir, "many", node(FileKind::File)).unwrap().ino;
+    fixture.dir(dir, "sub");
+    let extent = |first| Extent { first, count: 1, version: Version(u64::from(first)) };
+    let every_second = |count: u32| (0..count).map(|at| extent(1 + 2 * at)).collect::<Vec<Extent>>();
+    let most = MAX_LISTED_EXTENTS as u32;
+    for (ino, extents) in [(few, every_second(most)), (many, every_second(most + 1))] {
+        let commit = Commit { size_at_least: 1 << 20, extents, ..Commit::default() };
+        fixture.run(Change::Commit { ino, commit }).unwrap();
+    }
+    let query = |after, limit| match fixture.tables.query(&Query::OpenEntries { ino: dir, after, limit }) {
+        Ok(Answer::OpenedEntries { entries, more }) => (entries, more),
+        other => panic!("{other:?}"),
+    };
+    let (entries, more) = query(None, 2);
+    let found: Vec<_> = entries.iter().map(|opened| (opened.entry.attr.clone(), opened.extents.clone())).collect();
+    let expected = [(fixture.attr(few), Some(every_second(most))), (fixture.attr(many), None)];
+    assert_eq!((&found[..], more), (&expected[..], true));
+    let (rest, more) = query(Some(entry("many")), 2);
+    let found: Vec<_> = rest.iter().map(|opened| (opened.entry.name.clone(), opened.extents.clone())).collect();
+    assert_eq!((found, more), (vec![(entry("sub"), None)], false));
 }

@@ -25,7 +25,7 @@ pub use self::{
         WIRE_VERSION, calls, decode, encode,
     },
     pool_size::{MAX_POOL_REASON_BYTES, PoolDecider, PoolDecision, PoolSize, PoolStep, REMEMBERED_POOL_DECISIONS},
-    query::{Answer, DirEntry, FileContents, PAGE_ITEMS, Query},
+    query::{Answer, DirEntry, FileContents, MAX_LISTED_EXTENTS, OpenedEntry, PAGE_ITEMS, Query},
     values::{
         AcceptedToken, Attr, EntryName, Extent, FileKind, InoBlock, MAX_ENTRY_NAME_BYTES, SessionId, Time, VersionBlock,
     },

@@ -18,6 +18,8 @@ use crate::{
 
 /// How many directory entries or extents one answer carries at most.
 pub const PAGE_ITEMS: u32 = 1024;
+/// Files with more extents than this are listed without them.
+pub const MAX_LISTED_EXTENTS: usize = 8;
 
 /// Everything that mounts and nodes read. Postcard encodes variants by position: add new ones at the end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,6 +112,16 @@ pub enum Query {
         /// Those of one request for chunks, each once.
         versions: Vec<Version>,
     },
+    /// Entries as `ReadDir` has them, with the extents of those files that have few: all that a mount needs to open
+    /// them. Answered with `OpenedEntries`.
+    OpenEntries {
+        /// Must be a directory.
+        ino: Ino,
+        /// Need not exist any more.
+        after: Option<EntryName>,
+        /// Entries in the answer at most, besides [`PAGE_ITEMS`].
+        limit: u32,
+    },
 }
 
 /// The result of a [`Query`] that was not refused.
@@ -188,6 +200,22 @@ pub enum Answer {
     RevokedIdentities(Vec<IdentityId>),
     /// To `Reachable`, in the order of the query.
     Reachable(Vec<bool>),
+    /// To `OpenEntries`.
+    OpenedEntries {
+        /// In the order of their names, without `.` and `..`.
+        entries: Vec<OpenedEntry>,
+        /// Query again after the last name.
+        more: bool,
+    },
+}
+
+/// A name with all that a mount needs to open what it leads to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenedEntry {
+    /// As of the same operation as the extents.
+    pub entry: DirEntry,
+    /// All extents of a file that has at most [`MAX_LISTED_EXTENTS`].
+    pub extents: Option<Vec<Extent>>,
 }
 
 /// A file's extents, ascending; one page of them for a long file.

@@ -25,7 +25,9 @@ impl Told {
     /// another mount's kernel. It remembers them under the lease that the opening of the file was granted.
     pub(super) fn by_query(tables: &Tables, query: &Query, answer: &Result<Answer, FsError>) -> Option<Self> {
         let mut inos = match query {
-            Query::Lookup { parent: ino, .. } | Query::ReadDir { ino, .. } => vec![*ino],
+            Query::Lookup { parent: ino, .. } | Query::ReadDir { ino, .. } | Query::OpenEntries { ino, .. } => {
+                vec![*ino]
+            }
             Query::Resolve { path } => tables.along(path),
             Query::GetAttr { .. } | Query::Open { .. } => Vec::new(),
             _ => return None,
@@ -33,6 +35,9 @@ impl Told {
         match answer {
             Ok(Answer::Attr(attr) | Answer::Open { attr, .. }) => inos.push(attr.ino),
             Ok(Answer::Entries { entries, .. }) => inos.extend(entries.iter().map(inode_of)),
+            Ok(Answer::OpenedEntries { entries, .. }) => {
+                inos.extend(entries.iter().map(|opened| inode_of(&opened.entry)));
+            }
             _ => {}
         }
         Some(Self { inos, ..Self::default() })

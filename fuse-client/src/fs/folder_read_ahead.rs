@@ -1,0 +1,363 @@
+//! Reading ahead of a program that opens the files of a directory one after the other: `cp -r`, `grep -r`, a compiler.
+//! Each small file would cost a round trip for its extents and one for its contents; so the next files of the directory
+//! are opened and fetched in advance, many in one request each.
+//!
+//! Which files a program opens next is not known, only that they are in the same directory. So as many bytes are ahead
+//! as a multiple of what it has opened there, in the order of the names, and not more than a ceiling: what a program
+//! leaves unread costs no more than that. A program that looks names up without opening them (`git status`) gets
+//! the attributes in advance.
+
+use std::{
+    collections::{HashMap, HashSet},
+    num::NonZeroUsize,
+    sync::{Arc, Weak},
+};
+
+use chordfs_net::tasks;
+use chordfs_types::{
+    chunk::{ChunkId, ChunkRef},
+    fs_error::FsError,
+    namespace::{Answer, Attr, EntryName, Extent, FileKind, Ino, OpenedEntry, Query},
+};
+use lru::LruCache;
+use tokio::sync::mpsc;
+use tracing::debug;
+
+use super::{FileSystem, unexpected};
+
+/// Larger files are left to the read-ahead within a file.
+const MAX_FILE_BYTES: u64 = 64 << 10;
+/// A file counts as this many bytes at least.
+const MIN_FILE_BYTES: u64 = 4 << 10;
+/// Files are fetched from this opening in a directory on.
+const FIRST_OPENING: u32 = 2;
+/// For each byte that was opened, so many may be ahead.
+const AHEAD_FACTOR: u64 = 8;
+/// What may be fetched and not opened yet, in one directory and in all.
+const MAX_AHEAD_BYTES: u64 = 4 << 20;
+const MAX_AHEAD_BYTES_IN_ALL: u64 = 16 << 20;
+/// After so many look-ups that the namespace had to answer, further names are fetched with their attributes.
+const LOOKUPS_BEFORE: u32 = 4;
+const FIRST_NAMES: u32 = 32;
+const MAX_NAMES: u32 = 512;
+/// Files of a directory that are known to have been opened: they are not waited for when they are fetched.
+const MAX_OPENED: usize = 4096;
+/// Directories whose readers are known.
+const MAX_DIRECTORIES: NonZeroUsize = NonZeroUsize::new(64).expect("not zero");
+
+/// What to fetch: entries of a directory, and the contents of the small files among them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct FolderFetch {
+    directory: Ino,
+    after: Option<EntryName>,
+    /// Entries at most.
+    names: u32,
+    /// Contents at most, give or take one file.
+    bytes: u64,
+}
+
+/// Decides what to fetch. Pure: openings and look-ups in, requests out.
+pub(super) struct FolderReadAhead {
+    directories: LruCache<Ino, DirectoryReader>,
+    /// Over all directories.
+    ahead_bytes: u64,
+}
+
+#[derive(Default)]
+struct DirectoryReader {
+    openings: u32,
+    opened_bytes: u64,
+    /// Files that were opened, the last few.
+    opened: HashSet<Ino>,
+    /// Look-ups since names were fetched last, and how many names the next fetch gets.
+    lookups: u32,
+    next_names: u32,
+    /// Files that were fetched and not opened since, with their sizes.
+    ahead: HashMap<Ino, u64>,
+    ahead_bytes: u64,
+    /// The last entry that was fetched.
+    after: Option<EntryName>,
+    is_complete: bool,
+    is_fetching: bool,
+}
+
+impl Default for FolderReadAhead {
+    fn default() -> Self {
+        Self { directories: LruCache::new(MAX_DIRECTORIES), ahead_bytes: 0 }
+    }
+}
+
+impl FolderReadAhead {
+    /// Notes that a file of this size was opened for reading.
+    pub(super) fn note_opening(&mut self, directory: Ino, file: Ino, bytes: u64) -> Option<FolderFetch> {
+        if bytes > MAX_FILE_BYTES {
+            return None;
+        }
+        let in_all = self.ahead_bytes;
+        let reader = self.reader(directory);
+        reader.openings += 1;
+        reader.opened_bytes += bytes.max(MIN_FILE_BYTES);
+        reader.note_opened(file);
+        let opened = reader.ahead.remove(&file).unwrap_or_default();
+        reader.ahead_bytes -= opened;
+        let room = MAX_AHEAD_BYTES_IN_ALL.saturating_sub(in_all - opened);
+        let fetch = reader.next_files(directory, room);
+        self.ahead_bytes -= opened;
+        fetch
+    }
+
+    /// Notes that the namespace had to be asked for an existing name.
+    pub(super) fn note_lookup(&mut self, directory: Ino, name: &EntryName) -> Option<FolderFetch> {
+        let reader = self.reader(directory);
+        reader.lookups += 1;
+        if reader.lookups < LOOKUPS_BEFORE || reader.is_fetching {
+            return None;
+        }
+        reader.lookups = 0;
+        reader.is_fetching = true;
+        reader.next_names = (reader.next_names * 2).clamp(FIRST_NAMES, MAX_NAMES);
+        Some(FolderFetch { directory, after: Some(name.clone()), names: reader.next_names, bytes: 0 })
+    }
+
+    /// Notes the end of a fetch: the files whose contents it has got, with their sizes, and the last entry that it
+    /// looked at; `is_complete`: no other follows.
+    fn note_fetched(&mut self, fetch: &FolderFetch, files: &[(Ino, u64)], last: Option<EntryName>, is_complete: bool) {
+        let Some(reader) = self.directories.peek_mut(&fetch.directory) else { return };
+        reader.is_fetching = false;
+        if fetch.bytes == 0 {
+            return;
+        }
+        reader.after = last.or(reader.after.take());
+        reader.is_complete = is_complete;
+        for (file, bytes) in files {
+            if !reader.opened.contains(file) && reader.ahead.insert(*file, *bytes).is_none() {
+                reader.ahead_bytes += bytes;
+                self.ahead_bytes += bytes;
+            }
+        }
+    }
+
+    fn reader(&mut self, directory: Ino) -> &mut DirectoryReader {
+        if !self.directories.contains(&directory)
+            && let Some((_, former)) = self.directories.push(directory, DirectoryReader::default())
+        {
+            self.ahead_bytes -= former.ahead_bytes;
+        }
+        self.directories.get_or_insert_mut(directory, DirectoryReader::default)
+    }
+}
+
+impl DirectoryReader {
+    fn note_opened(&mut self, file: Ino) {
+        if self.opened.len() == MAX_OPENED {
+            self.opened.clear();
+        }
+        self.opened.insert(file);
+    }
+
+    /// `room`: how many bytes all directories may still have ahead.
+    fn next_files(&mut self, directory: Ino, room: u64) -> Option<FolderFetch> {
+        let allowed = (self.opened_bytes * AHEAD_FACTOR).min(MAX_AHEAD_BYTES);
+        // Only large pieces are worth a request.
+        let is_due = self.openings >= FIRST_OPENING && self.ahead_bytes <= allowed / 2;
+        if !is_due || self.is_complete || self.is_fetching {
+            return None;
+        }
+        let bytes = (allowed - self.ahead_bytes).min(room);
+        let names = u32::try_from(bytes / MIN_FILE_BYTES).unwrap_or(u32::MAX).min(MAX_NAMES);
+        self.is_fetching = names > 0;
+        (names > 0).then(|| FolderFetch { directory, after: self.after.clone(), names, bytes })
+    }
+}
+
+impl FileSystem {
+    /// To be called when a file was opened for reading.
+    pub(super) fn read_folder_ahead(&self, attr: &Attr) {
+        if let Some(directory) = self.cache.parent_hint(attr.ino) {
+            let fetch = self.folder_read_ahead.lock().note_opening(directory, attr.ino, attr.size);
+            self.request_folder(fetch);
+        }
+    }
+
+    /// To be called when the namespace had to be asked for an existing name.
+    pub(super) fn look_ahead(&self, directory: Ino, name: &EntryName) {
+        let fetch = self.folder_read_ahead.lock().note_lookup(directory, name);
+        self.request_folder(fetch);
+    }
+
+    fn request_folder(&self, fetch: Option<FolderFetch>) {
+        // It fails only if the mount is ending.
+        fetch.into_iter().for_each(|fetch| drop(self.folder_fetches.send(fetch)));
+    }
+
+    async fn fetch_folder(&self, fetch: FolderFetch) {
+        let page = self.open_entries(&fetch).await;
+        let page = page.inspect_err(|error| debug!(directory = fetch.directory.0, %error, "cannot read ahead"));
+        // After an error the rest is left to the program, which is told of it if it persists.
+        let (entries, more) = page.unwrap_or_default();
+        let (mut files, mut refs, mut bytes, mut last) = (Vec::new(), Vec::new(), 0, None);
+        let mut looked_at = 0;
+        for opened in entries.iter().take_while(|_| fetch.bytes > 0) {
+            if bytes >= fetch.bytes {
+                break;
+            }
+            looked_at += 1;
+            last = Some(opened.entry.name.clone());
+            if let Some(chunks) = small_file(opened) {
+                let held = opened.entry.attr.size.max(MIN_FILE_BYTES);
+                bytes += held;
+                files.push((opened.entry.attr.ino, held));
+                refs.extend(chunks);
+            }
+        }
+        self.transfer.fetch_ahead(refs, bytes);
+        let is_complete = !more && looked_at == entries.len();
+        self.folder_read_ahead.lock().note_fetched(&fetch, &files, last, is_complete);
+    }
+
+    /// Opens entries in advance, and remembers what the namespace tells of them.
+    async fn open_entries(&self, fetch: &FolderFetch) -> Result<(Vec<OpenedEntry>, bool), FsError> {
+        let (ino, stamp) = (fetch.directory, self.cache.stamp());
+        let query = Query::OpenEntries { ino, after: fetch.after.clone(), limit: fetch.names };
+        let (entries, more) = match self.namespace.query(query).await? {
+            Answer::OpenedEntries { entries, more } => (entries, more),
+            other => return Err(unexpected("opening the files of a directory in advance", &other)),
+        };
+        for OpenedEntry { entry, extents } in &entries {
+            self.cache.store_name(stamp, ino, &entry.name, Some(&entry.attr));
+            if let Some(extents) = extents {
+                self.cache.store_opened(stamp, &entry.attr, extents.clone());
+            }
+        }
+        Ok((entries, more))
+    }
+}
+
+/// Carries out what [`FolderReadAhead`] decides, until the file system ends.
+pub(super) async fn fetch_folders(fs: Weak<FileSystem>, mut fetches: mpsc::UnboundedReceiver<FolderFetch>) {
+    while let Some(fetch) = fetches.recv().await {
+        let Some(fs) = fs.upgrade() else { return };
+        // One directory has one fetch at a time, so their number is bounded.
+        tasks::spawn(async move { Arc::clone(&fs).fetch_folder(fetch).await });
+    }
+}
+
+/// The chunks of a file that is read ahead as a whole.
+fn small_file(opened: &OpenedEntry) -> Option<Vec<ChunkRef>> {
+    let attr = &opened.entry.attr;
+    let extents = opened.extents.as_ref().filter(|extents| !extents.is_empty())?;
+    let is_small = attr.kind == FileKind::File && (1..=MAX_FILE_BYTES).contains(&attr.size);
+    is_small.then(|| chunks_of(attr, extents))
+}
+
+/// The stored chunks up to the end of the file.
+fn chunks_of(attr: &Attr, extents: &[Extent]) -> Vec<ChunkRef> {
+    let end = 1 + attr.size.div_ceil(u64::from(attr.chunk_bytes.max(1)));
+    let ids = extents.iter().flat_map(|extent| {
+        let range = extent.range();
+        (range.start..range.end.min(end)).map(|index| ChunkId { version: extent.version, index: index as u32 })
+    });
+    ids.map(|id| ChunkRef { file: attr.file.clone(), id }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::samples_test::name;
+
+    const DIRECTORY: Ino = Ino(1);
+    const SIZE: u64 = 4096;
+
+    /// Answers each fetch at once with the files of a directory with `count` files, numbered in the order of their
+    /// names.
+    struct Reader {
+        ahead: FolderReadAhead,
+        count: u64,
+        fetched: Vec<u64>,
+    }
+
+    impl Reader {
+        fn new(count: u64) -> Self {
+            Self { ahead: FolderReadAhead::default(), count, fetched: Vec::new() }
+        }
+
+        fn open(&mut self, file: u64) {
+            if let Some(fetch) = self.ahead.note_opening(DIRECTORY, Ino(100 + file), SIZE) {
+                let first = fetch.after.as_ref().map_or(0, |after| 1 + after.to_string().parse::<u64>().unwrap());
+                let last = (first + u64::from(fetch.names).min(fetch.bytes / SIZE)).min(self.count);
+                let files: Vec<(Ino, u64)> = (first..last).map(|file| (Ino(100 + file), SIZE)).collect();
+                self.fetched.extend(first..last);
+                let name = last.checked_sub(1).map(|last| name(&format!("{last:06}")));
+                self.ahead.note_fetched(&fetch, &files, name, last == self.count);
+            }
+        }
+    }
+
+    #[test]
+    fn a_program_that_opens_all_files_in_order_finds_nearly_all_fetched() {
+        let mut reader = Reader::new(3000);
+        let mut waited = 0;
+        for file in 0..3000 {
+            waited += u64::from(!reader.fetched.contains(&file));
+            reader.open(file);
+        }
+        assert!(waited <= 4, "{waited} files were not fetched in advance");
+        assert_eq!(reader.fetched, (0..3000).collect::<Vec<u64>>(), "each once");
+        assert_eq!(reader.ahead.ahead_bytes, 0);
+    }
+
+    #[test]
+    fn another_order_costs_some_waiting_and_no_more() {
+        let mut reader = Reader::new(1000);
+        let mut waited = 0;
+        // 7 and 1000 have no common divisor.
+        for step in 0..1000 {
+            let file = step * 7 % 1000;
+            waited += u64::from(!reader.fetched.contains(&file));
+            reader.open(file);
+        }
+        assert!(waited < 250, "{waited} of 1000 files were not fetched in advance");
+    }
+
+    #[test]
+    fn what_is_never_read_is_bounded() {
+        let mut reader = Reader::new(1_000_000);
+        for step in 0..2000 {
+            reader.open(999_999 - step);
+        }
+        assert!(reader.fetched.len() as u64 * SIZE <= MAX_AHEAD_BYTES, "{} files", reader.fetched.len());
+        let mut all = FolderReadAhead::default();
+        for directory in 0..1000 {
+            for file in 0..100 {
+                if let Some(fetch) = all.note_opening(Ino(directory), Ino(1_000_000 + file), SIZE) {
+                    let files: Vec<(Ino, u64)> =
+                        (0..fetch.bytes / SIZE).map(|at| (Ino(2_000_000 + at), SIZE)).collect();
+                    all.note_fetched(&fetch, &files, Some(name("a")), false);
+                }
+            }
+            assert!(all.ahead_bytes <= MAX_AHEAD_BYTES_IN_ALL, "{} bytes", all.ahead_bytes);
+        }
+    }
+
+    #[test]
+    fn one_file_of_a_directory_and_large_files_bring_nothing() {
+        let mut ahead = FolderReadAhead::default();
+        assert_eq!(ahead.note_opening(DIRECTORY, Ino(5), SIZE), None);
+        for file in 0..100 {
+            assert_eq!(ahead.note_opening(Ino(2), Ino(100 + file), 1 << 30), None);
+        }
+    }
+
+    #[test]
+    fn look_ups_bring_the_names_that_follow() {
+        let mut ahead = FolderReadAhead::default();
+        let fetches: Vec<FolderFetch> =
+            (0..LOOKUPS_BEFORE).filter_map(|at| ahead.note_lookup(DIRECTORY, &name(&format!("f{at}")))).collect();
+        let expected = FolderFetch { directory: DIRECTORY, after: Some(name("f3")), names: FIRST_NAMES, bytes: 0 };
+        assert_eq!(fetches, std::slice::from_ref(&expected));
+        assert_eq!(ahead.note_lookup(DIRECTORY, &name("f4")), None, "one fetch at a time");
+        ahead.note_fetched(&expected, &[], None, false);
+        let next = (0..LOOKUPS_BEFORE).find_map(|_| ahead.note_lookup(DIRECTORY, &name("f9")));
+        assert_eq!(next.map(|fetch| fetch.names), Some(2 * FIRST_NAMES));
+    }
+}
