@@ -10,7 +10,7 @@
 use std::{
     collections::{HashMap, HashSet},
     num::NonZeroUsize,
-    sync::{Arc, Weak},
+    sync::Weak,
 };
 
 use chordfs_net::tasks;
@@ -88,13 +88,23 @@ impl Default for FolderReadAhead {
 }
 
 impl FolderReadAhead {
-    /// Notes that a file of this size was opened for reading.
-    pub(super) fn note_opening(&mut self, directory: Ino, file: Ino, bytes: u64) -> Option<FolderFetch> {
+    /// Notes that a file of this size was opened for reading; `is_known`: without a question to the namespace.
+    pub(super) fn note_opening(
+        &mut self,
+        directory: Ino,
+        file: Ino,
+        bytes: u64,
+        is_known: bool,
+    ) -> Option<FolderFetch> {
         if bytes > MAX_FILE_BYTES {
             return None;
         }
         let in_all = self.ahead_bytes;
         let reader = self.reader(directory);
+        if reader.is_complete && !is_known && reader.ahead.is_empty() {
+            // What was fetched has left the memory, and the program reads it again.
+            *reader = DirectoryReader::default();
+        }
         reader.openings += 1;
         reader.opened_bytes += bytes.max(MIN_FILE_BYTES);
         reader.note_opened(file);
@@ -172,9 +182,9 @@ impl DirectoryReader {
 
 impl FileSystem {
     /// To be called when a file was opened for reading.
-    pub(super) fn read_folder_ahead(&self, attr: &Attr) {
+    pub(super) fn read_folder_ahead(&self, attr: &Attr, is_known: bool) {
         if let Some(directory) = self.cache.parent_hint(attr.ino) {
-            let fetch = self.folder_read_ahead.lock().note_opening(directory, attr.ino, attr.size);
+            let fetch = self.folder_read_ahead.lock().note_opening(directory, attr.ino, attr.size, is_known);
             self.request_folder(fetch);
         }
     }
@@ -238,7 +248,7 @@ pub(super) async fn fetch_folders(fs: Weak<FileSystem>, mut fetches: mpsc::Unbou
     while let Some(fetch) = fetches.recv().await {
         let Some(fs) = fs.upgrade() else { return };
         // One directory has one fetch at a time, so their number is bounded.
-        tasks::spawn(async move { Arc::clone(&fs).fetch_folder(fetch).await });
+        tasks::spawn(async move { fs.fetch_folder(fetch).await });
     }
 }
 
@@ -282,7 +292,8 @@ mod tests {
         }
 
         fn open(&mut self, file: u64) {
-            if let Some(fetch) = self.ahead.note_opening(DIRECTORY, Ino(100 + file), SIZE) {
+            if let Some(fetch) = self.ahead.note_opening(DIRECTORY, Ino(100 + file), SIZE, self.fetched.contains(&file))
+            {
                 let first = fetch.after.as_ref().map_or(0, |after| 1 + after.to_string().parse::<u64>().unwrap());
                 let last = (first + u64::from(fetch.names).min(fetch.bytes / SIZE)).min(self.count);
                 let files: Vec<(Ino, u64)> = (first..last).map(|file| (Ino(100 + file), SIZE)).collect();
@@ -304,6 +315,17 @@ mod tests {
         assert!(waited <= 4, "{waited} files were not fetched in advance");
         assert_eq!(reader.fetched, (0..3000).collect::<Vec<u64>>(), "each once");
         assert_eq!(reader.ahead.ahead_bytes, 0);
+    }
+
+    #[test]
+    fn a_directory_that_has_left_the_memory_is_read_ahead_again() {
+        let mut reader = Reader::new(500);
+        (0..500).for_each(|file| reader.open(file));
+        let former = std::mem::take(&mut reader.fetched);
+        (0..500).for_each(|file| reader.open(file));
+        assert_eq!(reader.fetched, former);
+        let known = (0..500).all(|file| reader.ahead.note_opening(DIRECTORY, Ino(100 + file), SIZE, true).is_none());
+        assert!(known, "what is still in memory is not fetched again");
     }
 
     #[test]
@@ -329,7 +351,7 @@ mod tests {
         let mut all = FolderReadAhead::default();
         for directory in 0..1000 {
             for file in 0..100 {
-                if let Some(fetch) = all.note_opening(Ino(directory), Ino(1_000_000 + file), SIZE) {
+                if let Some(fetch) = all.note_opening(Ino(directory), Ino(1_000_000 + file), SIZE, false) {
                     let files: Vec<(Ino, u64)> =
                         (0..fetch.bytes / SIZE).map(|at| (Ino(2_000_000 + at), SIZE)).collect();
                     all.note_fetched(&fetch, &files, Some(name("a")), false);
@@ -342,9 +364,9 @@ mod tests {
     #[test]
     fn one_file_of_a_directory_and_large_files_bring_nothing() {
         let mut ahead = FolderReadAhead::default();
-        assert_eq!(ahead.note_opening(DIRECTORY, Ino(5), SIZE), None);
+        assert_eq!(ahead.note_opening(DIRECTORY, Ino(5), SIZE, false), None);
         for file in 0..100 {
-            assert_eq!(ahead.note_opening(Ino(2), Ino(100 + file), 1 << 30), None);
+            assert_eq!(ahead.note_opening(Ino(2), Ino(100 + file), 1 << 30, false), None);
         }
     }
 

@@ -48,14 +48,16 @@ pub(super) struct OpenFile {
 
 impl FileSystem {
     pub async fn open(&self, ino: Ino, can_write: bool) -> Result<OpenReply, FsError> {
-        let opening = match self.open_known(ino) {
+        let known = self.open_known(ino);
+        let is_known = known.is_some();
+        let opening = match known {
             Some(opening) => opening,
             None => self.open_file(ino).await?,
         };
         let file = opening.file();
         let attr = file.attr.lock().clone();
         if !can_write {
-            self.read_folder_ahead(&attr);
+            self.read_folder_ahead(&attr, is_known);
         }
         let change = attr.change;
         let handle = self.handles.open(can_write, file.data.error_cursor());
