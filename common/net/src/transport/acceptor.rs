@@ -17,7 +17,11 @@ use rustls::ServerConfig;
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsAcceptor;
 
-use super::{caller::RemoteCaller, connection::Connection};
+use super::{
+    buffered_socket::BufferedSocket,
+    caller::RemoteCaller,
+    connection::{Connection, ENCRYPTED_AT_ONCE},
+};
 
 const TLS_HANDSHAKE: u8 = 22;
 /// How long a handshake may take once it has begun.
@@ -53,8 +57,9 @@ impl Acceptor {
             let reason = "plain connections are not allowed from there; see `storage-node run --legacy`";
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, reason));
         }
-        let handshake = TlsAcceptor::from(checked.tls.clone()).accept(stream);
-        let stream = timeout(HANDSHAKE_DEADLINE, handshake).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        let handshake = TlsAcceptor::from(checked.tls.clone()).accept(BufferedSocket::new(stream));
+        let mut stream = timeout(HANDSHAKE_DEADLINE, handshake).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        stream.get_mut().1.set_buffer_limit(Some(ENCRYPTED_AT_ONCE));
         let owner = peer_identity(stream.get_ref().1);
         let owner = owner.map_err(|error| io::Error::new(io::ErrorKind::PermissionDenied, error))?;
         let caller = owner.map_or(RemoteCaller::Unknown, |owner| RemoteCaller::Certified(Arc::new(owner)));

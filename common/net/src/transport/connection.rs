@@ -12,18 +12,23 @@ use tokio::{
 };
 use tokio_rustls::TlsStream;
 
+use super::buffered_socket::BufferedSocket;
+
+/// What TLS encrypts before it is sent, so that a large message takes few system calls.
+pub(super) const ENCRYPTED_AT_ONCE: usize = 256 << 10;
+
 /// After writing to an encrypted connection, flush it: what TLS has encrypted is not all sent otherwise, and a shutdown
 /// does not wait for it.
 pub enum Connection {
     Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<BufferedSocket>>),
 }
 
 impl Connection {
     pub fn socket(&self) -> &TcpStream {
         match self {
             Self::Plain(stream) => stream,
-            Self::Tls(stream) => stream.get_ref().0,
+            Self::Tls(stream) => stream.get_ref().0.socket(),
         }
     }
 

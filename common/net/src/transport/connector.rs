@@ -7,7 +7,10 @@ use rustls::{ClientConfig, Error as TlsError, pki_types::ServerName};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
 
-use super::connection::Connection;
+use super::{
+    buffered_socket::BufferedSocket,
+    connection::{Connection, ENCRYPTED_AT_ONCE},
+};
 
 const PROBE_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -50,7 +53,8 @@ impl Connector {
         // Sessions are resumed by this name, so each node has another: its verifier does not look at it.
         let name = format!("{}-{}", address.ip(), address.port()).replace([':', '.', '%'], "-");
         let name = ServerName::try_from(format!("n{name}")).map_err(io::Error::other)?;
-        let stream = TlsConnector::from(config).connect(name, stream).await?;
+        let mut stream = TlsConnector::from(config).connect(name, BufferedSocket::new(stream)).await?;
+        stream.get_mut().1.set_buffer_limit(Some(ENCRYPTED_AT_ONCE));
         Ok(Connection::Tls(Box::new(stream.into())))
     }
 }

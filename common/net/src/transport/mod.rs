@@ -3,6 +3,7 @@
 //! | file | its idea |
 //! |---|---|
 //! | `connection` | one connection, encrypted or not |
+//! | `buffered_socket` | what is below TLS, read in large pieces |
 //! | `connector` | making a connection to a node |
 //! | `acceptor` | taking one: the first byte tells TLS from the plain protocols, so both share a port |
 //! | `caller` | who is at the other end, for the check of each call |
@@ -10,6 +11,7 @@
 //! What an unknown caller may do is not decided here.
 
 mod acceptor;
+mod buffered_socket;
 mod caller;
 mod connection;
 mod connector;
