@@ -127,7 +127,7 @@ async fn connect(config: &Config, target: &Path) -> Result<(Connected, Events), 
         write_back.on_refusal(move || weak.upgrade().iter().for_each(|fs| fs.forget_everything()));
     }
     let queue = parking_lot::Mutex::new(Some(queue));
-    Ok((Connected { read_only, session, fs, root: RootMap::new(root), queue }, events))
+    Ok((Connected { read_only, session, fs, root: RootMap::new(root, config.options.shown), queue }, events))
 }
 
 async fn ring_access(config: &Config, target: &Path, nodes: &[SocketAddr]) -> Result<RingAccess, MountError> {

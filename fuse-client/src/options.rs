@@ -10,7 +10,7 @@ use chordfs_types::byte_size;
 use clap::Parser;
 use fuser::MountOption;
 
-use crate::{config_file, exit::MountError, source::MountSource};
+use crate::{config_file, exit::MountError, root_map::ShownOwner, source::MountSource};
 
 /// The environment variable that is read when the command line has no SOURCE.
 pub const NODES_VARIABLE: &str = "CHORDFS_NODES";
@@ -42,6 +42,7 @@ pub struct Options {
     /// An operation fails after this long without a reply.
     pub deadline: Duration,
     pub timeouts: KernelTimeouts,
+    pub shown: ShownOwner,
     pub log: Option<PathBuf>,
 }
 
@@ -120,6 +121,7 @@ impl Default for Options {
             dirty_bytes: 64 * MIB,
             deadline: Duration::from_secs(30),
             timeouts: KernelTimeouts::default(),
+            shown: ShownOwner::default(),
             log: None,
         }
     }
@@ -166,6 +168,9 @@ Options for -o:
   attr_timeout=SECONDS, entry_timeout=SECONDS
                       the longest that the kernel may cache attributes and names [1]; it
                       caches names only of directories that no other mount uses
+  uid=N gid=N         show this user and this group as the owner of every file, by their
+                      numbers; what is stored stays, and new files belong to who makes them
+  umask=OCTAL         show all permissions but these
   log=FILE            file to append the log to [none; stderr in the foreground]
   allow_other         let other users access the mount
   ro rw noatime atime nodev dev nosuid suid noexec exec sync async dirsync
@@ -229,6 +234,9 @@ impl Options {
             "deadline" => self.deadline = seconds(name, value, 1.0)?,
             "attr_timeout" => self.timeouts.attr = seconds(name, value, 0.0)?,
             "entry_timeout" => self.timeouts.entry = seconds(name, value, 0.0)?,
+            "uid" => self.shown.uid = Some(id(name, value)?),
+            "gid" => self.shown.gid = Some(id(name, value)?),
+            "umask" => self.shown.umask = Some(umask(value)?),
             "log" if value.is_empty() => return Err(MountError::usage("log= names no file")),
             "log" => self.log = Some(value.into()),
             _ => return Ok(is_ignored(name)),
@@ -296,6 +304,15 @@ fn size(name: &str, value: &str, least: u64) -> Result<u64, MountError> {
     Ok(bytes)
 }
 
+fn id(name: &str, value: &str) -> Result<u32, MountError> {
+    value.parse().map_err(|_| MountError::usage(format!("{name}={value}: not the number of a user or group")))
+}
+
+fn umask(value: &str) -> Result<u16, MountError> {
+    let bits = u16::from_str_radix(value, 8).ok().filter(|bits| *bits <= 0o777);
+    bits.ok_or_else(|| MountError::usage(format!("umask={value}: not permissions in octal, as 022")))
+}
+
 fn seconds(name: &str, value: &str, least: f64) -> Result<Duration, MountError> {
     const A_YEAR: f64 = 365.0 * 86_400.0;
     match value.parse::<f64>() {
@@ -359,6 +376,12 @@ mod tests {
     }
 
     #[test]
+    fn the_shown_owner_is_given_by_numbers() {
+        let shown = config("node1 /mnt -o uid=1000,gid=100,umask=027").options.shown;
+        assert_eq!(shown, ShownOwner { uid: Some(1000), gid: Some(100), umask: Some(0o027) });
+    }
+
+    #[test]
     fn the_last_option_of_a_pair_takes_effect_across_several_o_arguments() {
         let config = config("node1 /mnt -o ro,suid -o rw,nosuid,exec,noexec,deadline=2.5,log=/tmp/l");
         let flags = &config.options.flags;
@@ -401,6 +424,8 @@ mod tests {
         assert!(refusal("node1 /mnt -o deadline=0").contains("deadline"));
         assert!(refusal("node1 /mnt -o deadline=nan").contains("deadline"));
         assert!(refusal("node1 /mnt -o log=").contains("log"));
+        assert!(refusal("node1 /mnt -o uid=alice").contains("uid=alice"));
+        assert!(refusal("node1 /mnt -o umask=8").contains("umask=8"));
         assert!(refusal("node1 /mnt -z").contains("-z"));
         assert!(refusal("a b c").contains("'c'"));
         refusal("");

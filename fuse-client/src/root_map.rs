@@ -1,5 +1,8 @@
-//! Translation between inode numbers of the kernel and of the namespace. They differ only for the root: the kernel's
-//! root is always 1, and a mount of a subdirectory has that directory as its root.
+//! Translation between what the kernel sees and what the namespace has.
+//!
+//! Inode numbers differ only for the root: the kernel's root is always 1, and a mount of a subdirectory has that
+//! directory as its root. Owners and permissions differ if the mount was told to show others in their place, for a
+//! machine whose users have other numbers. What is stored stays as it is.
 
 use chordfs_types::namespace::Ino;
 use fuser::INodeNo;
@@ -7,11 +10,40 @@ use fuser::INodeNo;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RootMap {
     root: Ino,
+    shown: ShownOwner,
+}
+
+/// Owners and permissions that are shown in place of the stored ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShownOwner {
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    /// All permissions but these are shown.
+    pub umask: Option<u16>,
+}
+
+impl ShownOwner {
+    pub fn uid(self, stored: u32) -> u32 {
+        self.uid.unwrap_or(stored)
+    }
+
+    pub fn gid(self, stored: u32) -> u32 {
+        self.gid.unwrap_or(stored)
+    }
+
+    /// The set-id bits and the sticky bit are kept.
+    pub fn mode(self, stored: u16) -> u16 {
+        self.umask.map_or(stored, |umask| stored & !0o777 | 0o777 & !umask)
+    }
 }
 
 impl RootMap {
-    pub fn new(root: Ino) -> Self {
-        Self { root }
+    pub fn new(root: Ino, shown: ShownOwner) -> Self {
+        Self { root, shown }
+    }
+
+    pub fn shown(self) -> ShownOwner {
+        self.shown
     }
 
     /// Translates the kernel's number of an inode to the namespace's.
@@ -32,11 +64,19 @@ mod tests {
 
     #[test]
     fn a_mounted_subdirectory_is_the_root() {
-        let map = RootMap::new(Ino(77));
+        let map = RootMap::new(Ino(77), ShownOwner::default());
         assert_eq!(map.inward(INodeNo::ROOT), Ino(77));
         assert_eq!(map.outward(Ino(77)), INodeNo::ROOT);
         assert_eq!(map.outward(Ino(5)), INodeNo(5));
-        let plain = RootMap::new(Ino::ROOT);
+        let plain = RootMap::new(Ino::ROOT, ShownOwner::default());
         assert_eq!((plain.inward(INodeNo::ROOT), plain.outward(Ino::ROOT)), (Ino::ROOT, INodeNo::ROOT));
+    }
+
+    #[test]
+    fn owners_and_permissions_are_shown_as_they_are_unless_others_are_given() {
+        let stored = ShownOwner::default();
+        assert_eq!((stored.uid(5), stored.gid(6), stored.mode(0o4750)), (5, 6, 0o4750));
+        let other = ShownOwner { uid: Some(1000), gid: Some(100), umask: Some(0o027) };
+        assert_eq!((other.uid(5), other.gid(6), other.mode(0o1600)), (1000, 100, 0o1750));
     }
 }

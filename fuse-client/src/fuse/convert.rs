@@ -24,7 +24,9 @@ const SECTOR_BYTES: u64 = 512;
 
 impl RootMap {
     pub fn file_attr(self, attr: &Attr) -> FileAttr {
-        FileAttr { ino: self.outward(attr.ino), ..file_attr(attr) }
+        let (shown, stored) = (self.shown(), file_attr(attr));
+        let (uid, gid, perm) = (shown.uid(stored.uid), shown.gid(stored.gid), shown.mode(stored.perm));
+        FileAttr { ino: self.outward(attr.ino), uid, gid, perm, ..stored }
     }
 
     /// Attributes for `.` and `..`, of which the kernel uses only the inode number and the kind.
