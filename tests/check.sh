@@ -109,6 +109,10 @@ wait "$cloud" || failed=1
 cat "$logs/cloud"
 step "real nodes and mounts"
 run_tests 4 "${everything[@]}" --test it
+if [ "${SLOW_TESTS:-}" = 1 ]; then
+  step "decoders, with inputs that libFuzzer finds"
+  env -u RUSTC_WORKSPACE_WRAPPER tests/fuzz.sh --seconds 60 || failed=1
+fi
 step "done"
 
 # The summary of all test binaries comes last.

@@ -71,7 +71,11 @@ pub enum AdmissionReason {
 
 /// The names on the way from the root to the folder to which an identity is bound, if it is.
 pub fn folder_of(identity: &Identity) -> Result<Option<Vec<EntryName>>, NameError> {
-    let Some(path) = &identity.path else { return Ok(None) };
+    identity.path.as_deref().map(path_names).transpose()
+}
+
+/// The names on the way from the root along a path.
+pub fn path_names(path: &str) -> Result<Vec<EntryName>, NameError> {
     let names = path.split('/').filter(|name| !name.is_empty());
-    names.map(|name| EntryName::new(name.to_owned())).collect::<Result<_, _>>().map(Some)
+    names.map(|name| EntryName::new(name.to_owned())).collect()
 }

@@ -18,7 +18,8 @@ pub use self::{
         MAX_HOLDS, NamespaceOp, NewNode, OpId, RenameMode, Reply, SetAttr, Truncate,
     },
     identities::{
-        AdmissionReason, Invitation, InvitationHash, KeyHash, KnownIdentity, MAX_IDENTITIES, MAX_INVITATIONS, folder_of,
+        AdmissionReason, Invitation, InvitationHash, KeyHash, KnownIdentity, MAX_IDENTITIES, MAX_INVITATIONS,
+        folder_of, path_names,
     },
     messages::{
         ClientReport, DecodeError, FeedEvent, FeedMessage, Granted, LEASE, Request, Response, SessionRequests,
