@@ -87,3 +87,38 @@ fn whole_files_over_http() {
     assert!(client.get(url(0, "/")).send().unwrap().text().unwrap().contains("whole.bin"));
     assert!(client.get(url(0, "/upload")).send().unwrap().text().unwrap().contains("<form"));
 }
+
+/// In a ring with identities the scripts connect without encryption, and see one folder as the root.
+#[test]
+fn in_a_ring_with_identities_scripts_are_bound_to_their_folder() {
+    let mut cluster = Cluster::empty();
+    (cluster.has_identities, cluster.run_args) = (true, vec!["--legacy-path", "/scripts"]);
+    cluster.add();
+    cluster.wait_settled();
+    let mount = TempMount::new(&cluster);
+    fs::write(mount.join("secret"), "not for scripts").unwrap();
+    let http = reqwest::blocking::Client::new();
+    let url = |path: &str| format!("http://{}:5058/{path}", cluster.ip(0));
+    let early = http.get(url("")).send().unwrap();
+    assert!(early.status() == 403 && early.text().unwrap().contains("/scripts"), "the folder does not exist yet");
+    fs::create_dir(mount.join("scripts")).unwrap();
+
+    let (source, contents) = (cluster.folder().join("own.txt"), tree::bytes(5, LEN));
+    fs::write(&source, &contents).unwrap();
+    upload(&cluster, 0, &source, &[]);
+    assert_eq!(fs::read(mount.join("scripts/own.txt")).unwrap(), contents);
+    assert_eq!(download(&cluster, 0, "own.txt", &[]), contents);
+    assert_eq!(download(&cluster, 0, "secret", &[]), b"");
+
+    for outside in ["secret", "scripts/own.txt", "..%2fsecret", "%2e%2e/secret"] {
+        let status = http.get(url(outside)).send().unwrap().status();
+        assert!(status.is_client_error(), "{outside}: {status}");
+    }
+    assert_eq!(http.put(url("secret")).body("from a script").send().unwrap().status(), 201);
+    assert_eq!(fs::read_to_string(mount.join("secret")).unwrap(), "not for scripts");
+    assert_eq!(fs::read_to_string(mount.join("scripts/secret")).unwrap(), "from a script");
+    let listed = http.post(url("api/list_keys")).send().unwrap().text().unwrap();
+    assert!(listed.contains("own.txt") && !listed.contains("scripts"), "{listed}");
+    assert_eq!(http.delete(url("secret")).send().unwrap().status(), 204);
+    assert_eq!(fs::read_to_string(mount.join("secret")).unwrap(), "not for scripts");
+}

@@ -18,7 +18,11 @@ use chordfs_node::{
     identity::SecurityConfig,
     lifecycle::{self, NodeConfig},
 };
-use chordfs_types::{duration, rate_limit::RateLimit};
+use chordfs_types::{
+    duration,
+    namespace::{EntryName, path_names},
+    rate_limit::RateLimit,
+};
 use clap::{Args, builder::FalseyValueParser};
 
 use crate::{node_arg::ring_address, root_owner};
@@ -101,6 +105,9 @@ pub struct RunArgs {
     /// 127.0.0.0/8,10.1.2.3,fd00::/8; or `none`
     #[arg(long, value_name = "NETWORKS", env = "CHORDFS_LEGACY", default_value = "127.0.0.0/8,::1")]
     legacy: PlainNetworks,
+    /// The folder whose files alone they may read and change, over port 5058; it is their root
+    #[arg(long, value_name = "PATH", env = "CHORDFS_LEGACY_PATH", default_value = "/", value_parser = parse_folder)]
+    legacy_path: FolderPath,
     /// A name by which browsers and programs may call this node over HTTP, besides addresses and names such as
     /// `node1`, `*.local` and `*.internal`; repeatable
     #[arg(long, value_name = "NAME")]
@@ -145,6 +152,18 @@ fn join_target(text: &str) -> Result<JoinTarget, String> {
     ring_address(text).map(JoinTarget::Node)
 }
 
+/// A folder, as the names on the way to it.
+#[derive(Clone)]
+struct FolderPath(Vec<EntryName>);
+
+fn parse_folder(text: &str) -> Result<FolderPath, String> {
+    let names = path_names(text).map_err(|error| format!("{text:?} is no path of a folder: {error}"));
+    let is_absolute = text.starts_with('/');
+    names.and_then(|names| {
+        is_absolute.then_some(FolderPath(names)).ok_or_else(|| format!("{text:?} does not begin with /"))
+    })
+}
+
 fn invitation_file(path: &str) -> Result<InvitationToken, String> {
     let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
     text.parse().map_err(|error: IdentityError| error.to_string())
@@ -178,7 +197,12 @@ impl From<RunArgs> for NodeConfig {
             }
         }
         config.join.extend(invitation.iter().flat_map(|token| token.nodes.iter().copied()));
-        config.security = SecurityConfig { insecure: args.insecure, invitation, plain: args.legacy };
+        config.security = SecurityConfig {
+            insecure: args.insecure,
+            invitation,
+            plain: args.legacy,
+            plain_folder: args.legacy_path.0,
+        };
         config.host_names = args.host_name;
         config.peer_memory_bytes = (args.peer_memory << 20) as usize;
         config.history_period = args.history_period;

@@ -8,15 +8,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chordfs_identity::{CertificateAuthority, Credentials, Tls};
+use chordfs_identity::{CertificateAuthority, Credentials, Role, Tls};
 use chordfs_net::{operator_token::authority_path, transport::Connector};
 use harness::{Lab, TempMount, hostile_network::HostileNetwork, wait_for};
 use hyper::StatusCode;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rand::Rng;
-use tokio::{runtime::Runtime, time::timeout};
+use tokio::{io::AsyncReadExt, runtime::Runtime, time::timeout};
 
-use super::visitors::{Outsider, SOON, Visitor, resident_mib, ring, storage_node};
+use super::visitors::{Outsider, SOON, Visitor, credentials, resident_mib, ring, storage_node};
 
 /// How many files are written, over and over.
 const FILES: usize = 20;
@@ -115,6 +115,36 @@ fn keep_idle(count: usize) {
     let grown = resident_mib(cluster.pid(0)).saturating_sub(before);
     assert!(grown < 64 + count as u64 / 16, "{count} connections took {grown} MiB");
     drop(idle);
+}
+
+/// A port of files takes so many connections of one identity.
+const MAX_OF_IDENTITY: usize = 256;
+/// How long the end of a connection is waited for that was taken and is kept.
+const SILENCE: Duration = Duration::from_secs(3);
+
+#[test]
+fn one_identity_leaves_the_others_their_connections() {
+    let cluster = ring(1);
+    let (runtime, address) = (Runtime::new().unwrap(), SocketAddr::from((cluster.ip(0), 5058)));
+    let greedy = credentials(&cluster, &runtime, Role::Client);
+    let other = Visitor { name: "other", connector: credentials(&cluster, &runtime, Role::Client) };
+    let surplus = 40;
+    let ended = runtime.block_on(async {
+        let mut connections = Vec::new();
+        for _ in 0..MAX_OF_IDENTITY + surplus {
+            connections.push(greedy.connect(address).await.unwrap());
+        }
+        assert!(other.call(address, "GET", "/chunks/space").await.is_some(), "another client is let in");
+        let looks = connections.into_iter().map(|mut connection| {
+            tokio::spawn(async move { timeout(SILENCE, connection.read(&mut [0])).await.is_ok() })
+        });
+        let mut ended = 0;
+        for look in looks.collect::<Vec<_>>() {
+            ended += usize::from(look.await.unwrap());
+        }
+        ended
+    });
+    assert_eq!(ended, surplus);
 }
 
 /// With the files of a node's folder somebody is that node until it is revoked.

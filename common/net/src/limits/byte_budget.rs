@@ -23,8 +23,10 @@ use std::{
 
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
+    time::{Instant, timeout},
 };
+
+use super::peer_shares::{PeerKey, PeerShare, PeerShares};
 
 /// The kinds of work that hold bytes of peers, each waiting only for those after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +39,8 @@ pub enum ByteClass {
 }
 
 const CLASSES: usize = 5;
+/// One peer may hold so much of the budget.
+const PEER_PART: usize = 4;
 
 /// Shared by all servers of a process; cheap to clone.
 #[derive(Clone, Debug)]
@@ -48,12 +52,14 @@ struct BudgetInner {
     /// For each class the room left below its ceiling, in KiB. A reservation takes from its own class and all higher.
     room: [Arc<Semaphore>; CLASSES],
     waiting: AtomicUsize,
+    shares: PeerShares,
 }
 
 /// A part of the budget, which is free again when this is dropped.
 #[derive(Debug)]
 pub struct ByteReservation {
     _permits: Vec<OwnedSemaphorePermit>,
+    _share: Option<PeerShare>,
 }
 
 impl Default for ByteBudget {
@@ -70,7 +76,8 @@ impl ByteBudget {
     pub fn new(limit_bytes: usize) -> Self {
         let limit_kib = (limit_bytes / 1024).max(CLASSES * 2);
         let room = std::array::from_fn(|class| Arc::new(Semaphore::new(ceiling_kib(limit_kib, class))));
-        Self(Arc::new(BudgetInner { limit_kib, room, waiting: AtomicUsize::new(0) }))
+        let shares = PeerShares::new((limit_kib / PEER_PART).max(1) as u32);
+        Self(Arc::new(BudgetInner { limit_kib, room, waiting: AtomicUsize::new(0), shares }))
     }
 
     pub fn limit_bytes(&self) -> usize {
@@ -92,7 +99,23 @@ impl ByteBudget {
         let kib = self.kib(class, bytes);
         let levels = self.0.room[class as usize..].iter();
         let permits = levels.map(|room| room.clone().try_acquire_many_owned(kib).ok()).collect::<Option<Vec<_>>>()?;
-        Some(ByteReservation { _permits: permits })
+        Some(ByteReservation { _permits: permits, _share: None })
+    }
+
+    /// Like [`Self::reserve`], for a peer that may hold only its share. It waits for that first, and holds nothing of
+    /// the budget meanwhile.
+    pub async fn reserve_for(
+        &self,
+        peer: Option<PeerKey>,
+        class: ByteClass,
+        bytes: usize,
+        deadline: Duration,
+    ) -> Option<ByteReservation> {
+        let Some(peer) = peer else { return self.reserve(class, bytes, deadline).await };
+        let begun = Instant::now();
+        let share = self.0.shares.take(peer, self.kib(class, bytes), deadline).await?;
+        let reservation = self.reserve(class, bytes, deadline.saturating_sub(begun.elapsed())).await?;
+        Some(ByteReservation { _share: Some(share), ..reservation })
     }
 
     /// Waits for room, in the order of the calls, for at most `deadline`. The caller must not hold a reservation.
@@ -121,7 +144,7 @@ impl ByteBudget {
         for room in &self.0.room[class as usize..] {
             permits.push(room.clone().acquire_many_owned(kib).await.expect("the semaphore is never closed"));
         }
-        ByteReservation { _permits: permits }
+        ByteReservation { _permits: permits, _share: None }
     }
 
     /// More than a class may ever have counts as all that it may have.
@@ -188,6 +211,20 @@ mod tests {
         let _all = budget.try_reserve(ByteClass::Upload, 100 * MIB).unwrap();
         assert_eq!(budget.used_bytes(), 4 * MIB);
         assert!(budget.try_reserve(ByteClass::Upload, 1).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_peer_leaves_the_room_of_the_others() {
+        let budget = ByteBudget::new(8 * MIB);
+        let peer = |number| Some(PeerKey::Address([10, 0, 0, number].into()));
+        let soon = Duration::from_millis(1);
+        let held = budget.reserve_for(peer(1), ByteClass::Upload, 2 * MIB, soon).await.unwrap();
+        assert!(budget.reserve_for(peer(1), ByteClass::Upload, MIB, soon).await.is_none());
+        assert_eq!(budget.used_bytes(), 2 * MIB, "who waits for himself holds nothing of the budget");
+        assert!(budget.reserve_for(peer(2), ByteClass::Upload, 2 * MIB, soon).await.is_some());
+        assert!(budget.reserve_for(None, ByteClass::Upload, 2 * MIB, soon).await.is_some());
+        drop(held);
+        assert!(budget.reserve_for(peer(1), ByteClass::Upload, MIB, soon).await.is_some());
     }
 
     #[tokio::test]

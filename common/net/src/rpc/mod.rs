@@ -49,6 +49,9 @@ pub struct RpcLimits {
     pub max_depth: usize,
     /// A connection is not read while this many of its requests are unanswered.
     pub max_calls_in_flight: usize,
+    /// The connections of one identity, or of one address without any, are not read while so many of their requests are
+    /// unanswered.
+    pub max_calls_of_peer: u32,
     /// A connection beyond this number takes the place of an idle one, or is closed if there is none.
     pub max_connections: usize,
     /// Likewise for the connections of one address, which is neither this machine's own nor a neighbour's.
@@ -66,6 +69,7 @@ impl Default for RpcLimits {
             max_frame_bytes: 16 << 20,
             max_depth: 16,
             max_calls_in_flight: 256,
+            max_calls_of_peer: 512,
             max_connections: 1024,
             max_per_address: 128,
             idle_timeout: Duration::from_secs(600),

@@ -35,7 +35,8 @@ use super::{
 };
 use crate::{
     limits::{
-        ByteBudget, ByteClass, ByteReservation, ConnectionLimiter, ConnectionLimits, ConnectionPlace, RequestMark,
+        ByteBudget, ByteClass, ByteReservation, ConnectionLimiter, ConnectionLimits, ConnectionPlace, PeerKey,
+        PeerShare, PeerShares, RequestMark,
     },
     transport::{Acceptor, RemoteCaller},
 };
@@ -81,6 +82,7 @@ struct PeerConnection {
 /// The permits that a call holds until its answer is sent, so that a peer that does not read cannot accumulate answers.
 struct CallReservation {
     _call: OwnedSemaphorePermit,
+    _share: Option<PeerShare>,
     _memory: Vec<ByteReservation>,
     _request: RequestMark,
 }
@@ -200,6 +202,7 @@ struct RpcServer<S> {
     service: Arc<S>,
     limits: RpcLimits,
     connections: ConnectionLimiter,
+    calls_of_peers: PeerShares,
     budget: ByteBudget,
     shutdown: CancellationToken,
 }
@@ -209,7 +212,8 @@ impl<S: RpcService> RpcServer<S> {
         let RpcLimits { max_connections, max_per_address, .. } = limits;
         let connections =
             ConnectionLimiter::new(ConnectionLimits { max_connections, max_per_address, min_idle: MIN_IDLE });
-        Self { service, limits, connections, budget, shutdown }
+        let calls_of_peers = PeerShares::new(limits.max_calls_of_peer);
+        Self { service, limits, connections, calls_of_peers, budget, shutdown }
     }
 
     fn admit(self: &Arc<Self>, stream: TcpStream, address: SocketAddr, acceptor: Acceptor, tasks: &TaskTracker) {
@@ -342,7 +346,12 @@ impl<S: RpcService> RpcConnection<S> {
     /// Waits until the limits admit the call, then spawns it. A call without an id gets no answer.
     async fn begin(&self, id: Option<u64>, method: String, params: Vec<Value>, memory: Vec<ByteReservation>) {
         let call = self.calls.clone().acquire_owned().await.expect("the semaphore is never closed");
-        let reservation = CallReservation { _call: call, _memory: memory, _request: self.place.begin_request() };
+        let share = match PeerKey::of(self.peer.caller(), self.peer.address().ip()) {
+            Some(peer) => Some(self.server.calls_of_peers.take_patiently(peer, 1).await),
+            None => None,
+        };
+        let request = self.place.begin_request();
+        let reservation = CallReservation { _call: call, _share: share, _memory: memory, _request: request };
         let (server, peer) = (self.server.clone(), self.peer.clone());
         tokio::spawn(async move {
             let result = execute(&*server.service, &peer, method, params).await;

@@ -12,6 +12,7 @@ pub mod path;
 mod place;
 pub mod read;
 mod reading;
+mod rooted;
 pub mod search;
 #[cfg(test)]
 pub(crate) mod tables_alone;
@@ -32,6 +33,7 @@ use chordfs_types::{
 pub use delete_all::DeleteAll;
 pub use read::ReadableFile;
 pub use reading::FilesRead;
+use rooted::RootedNamespace;
 pub use search::{FoundPage, TreeEntry};
 pub use walk::{TreeWalk, WalkBatch};
 pub use whole_upload::{PublishMode, WholeUpload};
@@ -94,6 +96,11 @@ impl FileService {
     /// Uses any namespace and any store of chunks.
     pub fn over(namespace: Arc<dyn NamespaceClient>, chunks: Arc<dyn ChunkTransport>, defaults: FileDefaults) -> Self {
         Self { namespace, chunks, defaults: Arc::new(defaults), read: Arc::default() }
+    }
+
+    /// What callers see who are bound to `folder`: it is the root.
+    pub fn below(&self, folder: Vec<EntryName>) -> Self {
+        Self { namespace: Arc::new(RootedNamespace::new(self.namespace.clone(), folder)), ..self.clone() }
     }
 
     /// Shares the list of the files that are being read.

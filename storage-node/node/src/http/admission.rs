@@ -21,7 +21,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use chordfs_net::limits::{ByteBudget, ByteClass};
+use chordfs_net::limits::{ByteBudget, ByteClass, PeerKey};
 use chordfs_types::chunk_api::{MAX_BATCH_BYTES, calls};
 use tokio::time::{Instant, Sleep, sleep};
 
@@ -100,7 +100,8 @@ pub(super) async fn admit(State(admission): State<Admission>, request: Request, 
         Some((class, bytes)) => {
             let upload = class == ByteClass::Upload;
             let deadline = if upload { limits.upload_room_deadline } else { limits.room_deadline };
-            match limits.budget.reserve(class, bytes, deadline).await {
+            let peer = parts.extensions.get::<PeerKey>().copied();
+            match limits.budget.reserve_for(peer, class, bytes, deadline).await {
                 None => {
                     LentBody::lend(body).1.discard_rest().await;
                     return refusal(deadline);

@@ -17,7 +17,7 @@ use std::{
 };
 
 use axum::body::Body;
-use chordfs_net::limits::{ByteBudget, ByteClass, ByteReservation};
+use chordfs_net::limits::{ByteBudget, ByteClass, ByteReservation, PeerKey};
 use parking_lot::Mutex;
 use tokio::time::sleep;
 
@@ -46,6 +46,7 @@ impl Default for AnswerLimits {
 #[derive(Clone)]
 pub(super) struct AnswerRoom {
     limits: AnswerLimits,
+    peer: Option<PeerKey>,
     connection: Arc<ConnectionAnswers>,
 }
 
@@ -84,7 +85,12 @@ pub(super) struct AnswerReservation {
 
 impl AnswerRoom {
     pub(super) fn new(limits: AnswerLimits) -> Self {
-        Self { limits, connection: Arc::default() }
+        Self { limits, peer: None, connection: Arc::default() }
+    }
+
+    /// Takes the room from the share of a peer.
+    pub(super) fn of_peer(self, peer: Option<PeerKey>) -> Self {
+        Self { peer, ..self }
     }
 
     /// Waits for the room of an answer of about `bytes`; `None` at the deadline.
@@ -92,7 +98,7 @@ impl AnswerRoom {
         let mut parts = Vec::new();
         if bytes > SMALL_ANSWER_BYTES {
             let AnswerLimits { budget, room_deadline } = &self.limits;
-            parts.push(budget.reserve(ByteClass::Raft, bytes, *room_deadline).await?);
+            parts.push(budget.reserve_for(self.peer, ByteClass::Raft, bytes, *room_deadline).await?);
         }
         Some(AnswerReservation { connection: self.connection.clone(), parts, bytes, is_begun: false })
     }

@@ -16,7 +16,7 @@ use axum::{
 };
 use chordfs_log::warn_limited;
 use chordfs_net::{
-    limits::{ConnectionLimiter, ConnectionLimits, ConnectionPlace, ConnectionRefusal},
+    limits::{ConnectionLimiter, ConnectionLimits, ConnectionPlace, ConnectionRefusal, PeerKey, PeerShares},
     transport::{Acceptor, Connection},
 };
 use hyper::server::conn::http1;
@@ -47,6 +47,8 @@ pub struct ServerOptions {
     pub max_connections: usize,
     /// Connections of one address, which is neither this machine's own nor a neighbour's.
     pub max_per_address: usize,
+    /// Connections of each identity, from wherever they come, and of each address without one.
+    pub per_peer: PeerShares,
     pub is_neighbour: IsNeighbour,
     /// A connection on which no whole request head arrives for this long is closed; this includes idle ones.
     pub head_silence: Duration,
@@ -67,6 +69,7 @@ impl Default for ServerOptions {
             acceptor: Acceptor::default(),
             max_connections: 4096,
             max_per_address: 512,
+            per_peer: PeerShares::new(MAX_OF_PEER),
             is_neighbour: Arc::new(|_| false),
             head_silence: Duration::from_secs(60),
             write_silence: Duration::from_secs(120),
@@ -78,6 +81,8 @@ impl Default for ServerOptions {
     }
 }
 
+/// Connections of one identity, or of one address that is not known by any.
+const MAX_OF_PEER: u32 = 256;
 /// The largest buffer of a connection. Measured: a smaller one slows batches of several MiB.
 const MAX_BUFFER_BYTES: usize = 1 << 20;
 /// How long a connection has been idle before another may take its place.
@@ -170,7 +175,12 @@ async fn serve_accepted(
     match accepted {
         None => {}
         Some(Ok((connection, caller))) => {
-            let service = TrackedService::new(TowerToHyperService::new(router), caller.clone(), place, answers);
+            let key = PeerKey::of(&caller, peer.ip());
+            let Some(_connection) = key.map_or(Some(None), |key| options.per_peer.try_take(key, 1).map(Some)) else {
+                warn_limited!(%peer, ?key, "refusing a connection: this peer has too many");
+                return;
+            };
+            let service = TrackedService::new(TowerToHyperService::new(router), caller.clone(), key, place, answers);
             // A certificate that expires stops the connection as a stop of the node does: after the requests under way.
             let ends = stopping.child_token();
             tokio::select! {

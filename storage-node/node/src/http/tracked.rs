@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use chordfs_net::{
-    limits::{ConnectionPlace, RequestMark},
+    limits::{ConnectionPlace, PeerKey, RequestMark},
     transport::RemoteCaller,
 };
 use futures_util::future::BoxFuture;
@@ -21,14 +21,22 @@ use super::{
 pub(super) struct TrackedService<S> {
     service: S,
     caller: RemoteCaller,
+    peer: Option<PeerKey>,
     answers: AnswerRoom,
     place: Arc<ConnectionPlace>,
     requests: RequestCount,
 }
 
 impl<S> TrackedService<S> {
-    pub(super) fn new(service: S, caller: RemoteCaller, place: Arc<ConnectionPlace>, answers: AnswerRoom) -> Self {
-        Self { service, caller, answers, place, requests: RequestCount::default() }
+    /// `peer`: whose share the requests are.
+    pub(super) fn new(
+        service: S,
+        caller: RemoteCaller,
+        peer: Option<PeerKey>,
+        place: Arc<ConnectionPlace>,
+        answers: AnswerRoom,
+    ) -> Self {
+        Self { service, caller, peer, answers: answers.of_peer(peer), place, requests: RequestCount::default() }
     }
 
     pub(super) fn answers(&self) -> AnswerRoom {
@@ -54,6 +62,7 @@ where
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(self.answers.clone());
         request.extensions_mut().insert(self.caller.clone());
+        self.peer.map(|peer| request.extensions_mut().insert(peer));
         let marks = RequestMarks((self.place.begin_request(), self.requests.begin()));
         let response = self.service.call(request);
         Box::pin(async move { Ok(response.await?.map(|body| ObservedBody::new(body, marks))) })

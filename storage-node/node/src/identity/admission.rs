@@ -11,6 +11,7 @@ use chordfs_net::{
     transport::{Connector, PlainNetworks, TlsProbe, probe_tls},
 };
 use chordfs_store::DataFolder;
+use chordfs_types::namespace::EntryName;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
@@ -32,6 +33,9 @@ pub struct SecurityConfig {
     pub invitation: Option<InvitationToken>,
     /// Networks from which plain connections are taken although the ring has identities.
     pub plain: PlainNetworks,
+    /// The folder to which plain connections are bound, from the root down: its files are all that they read and
+    /// change.
+    pub plain_folder: Vec<EntryName>,
 }
 
 /// What decides where a node has its identity from.

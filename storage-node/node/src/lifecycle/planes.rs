@@ -3,14 +3,21 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use axum::{Router, middleware::from_fn_with_state};
+use axum::{
+    Router,
+    extract::{Request, State},
+    middleware::{Next, from_fn_with_state},
+    response::{IntoResponse, Response},
+};
 use chordfs_history::recorder::LatencyMeters;
 use chordfs_net::{
     admin_client::AdminClient,
     chunk_client::ChunkClient,
     limits::ByteBudget,
     rpc::{self, RpcLimits},
+    transport::RemoteCaller,
 };
+use tower::ServiceExt;
 
 use super::{core::Core, host::HostEnvironment, ports::Ports, services::Services};
 use crate::{
@@ -113,7 +120,23 @@ fn files_plane(core: &Core, services: &Services, files: FileService) -> Router {
     let plane = ChunkPlane::new(store, writer, traffic);
     let confinement = || Arc::new(Confinement::new(Arc::new(services.session.clone())));
     let plane = if core.identity.is_some() { plane.confining(confinement()) } else { plane };
-    chunks::routes(plane).merge(files_router(files, FilesOptions::default(), events))
+    let below = &core.config.security.plain_folder;
+    let bound = (core.identity.is_some() && !below.is_empty()).then(|| files.below(below.clone()));
+    let router = |service| files_router(service, FilesOptions::default(), events.clone());
+    let all = chunks::routes(plane).merge(router(files));
+    match bound {
+        Some(bound) => all.layer(from_fn_with_state(router(bound), serve_plain_callers)),
+        None => all,
+    }
+}
+
+/// Answers plain connections from the files of their own folder.
+async fn serve_plain_callers(State(bound): State<Router>, request: Request, next: Next) -> Response {
+    match request.extensions().get::<RemoteCaller>() {
+        // No route is left without an answer, and a router never fails.
+        Some(RemoteCaller::Plain) => bound.oneshot(request).await.into_response(),
+        _ => next.run(request).await,
+    }
 }
 
 fn admin_plane(
