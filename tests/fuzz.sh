@@ -4,7 +4,7 @@
 #   tests/fuzz.sh [TARGET...] [--seconds N]     N seconds for each target (default 30), or for each of the named ones
 #
 # It needs no nightly compiler. What it learns stays in target/fuzz/corpus; an input that panics is written to
-# target/fuzz/, and `target/fuzz/release/fuzz FILE` repeats it (with CHORDFS_FUZZ_TARGET set).
+# target/fuzz/, and `target/fuzz/build/HOST/release/fuzz FILE` repeats it (with CHORDFS_FUZZ_TARGET set).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -29,9 +29,10 @@ RUSTFLAGS="${flags[*]}" cargo build --quiet --release --target "$host" --target-
   --manifest-path tests/fuzz/coverage/Cargo.toml
 for target in "${wanted[@]}"; do
   echo "-- $target for $seconds seconds"
+  log=target/fuzz/$target.log
   CHORDFS_FUZZ_TARGET=$target "target/fuzz/build/$host/release/fuzz" "$corpus/$target" \
     -max_total_time="$seconds" -max_len=4096 -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
-    -artifact_prefix="target/fuzz/$target-" 2>&1 | grep -E 'stat::number_of_executed|stat::peak_rss|panicked|ERROR|artifact' || true
-  # libFuzzer fails by its exit code, and grep by finding nothing.
-  [ "${PIPESTATUS[0]}" = 0 ] || { echo "$target: an input panics: see target/fuzz" >&2; exit 1; }
+    -artifact_prefix="target/fuzz/$target-" >"$log" 2>&1 ||
+    { grep -E 'panicked|ERROR|Test unit' "$log"; echo "error: $target: an input panics; see $log" >&2; exit 1; }
+  grep -E 'stat::number_of_executed|stat::peak_rss' "$log"
 done

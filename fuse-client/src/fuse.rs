@@ -228,8 +228,15 @@ impl Filesystem for Mount {
     ) {
         self.guarded("setattr", || {
             let (fs, replies, ino) = (self.fs.clone(), self.replies(), self.root.inward(ino));
-            let set = set_attr(mode, uid, gid, size, Times { atime, mtime, ctime }, SystemTime::now());
-            self.spawn_commit(async move { replies.attr("setattr", ino, fs.set_attr(ino, set).await, reply) });
+            let mut set = set_attr(mode, uid, gid, size, Times { atime, mtime, ctime }, SystemTime::now());
+            let shown = self.root.shown();
+            let changed = async move {
+                if let Some(mode) = set.mode.filter(|_| shown.umask.is_some()) {
+                    set.mode = Some(shown.stored_mode(mode, fs.attr(ino).await?.mode));
+                }
+                fs.set_attr(ino, set).await
+            };
+            self.spawn_commit(async move { replies.attr("setattr", ino, changed.await, reply) });
         });
     }
 

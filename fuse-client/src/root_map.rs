@@ -35,6 +35,13 @@ impl ShownOwner {
     pub fn mode(self, stored: u16) -> u16 {
         self.umask.map_or(stored, |umask| stored & !0o777 | 0o777 & !umask)
     }
+
+    /// What to store when a program sets the mode. It may have read the shown permissions, and mean another bit: those
+    /// that are shown are not stored.
+    pub fn stored_mode(self, set: u16, stored: u16) -> u16 {
+        let is_shown = self.umask.is_some() && set & 0o777 == self.mode(0);
+        if is_shown { set & !0o777 | stored & 0o777 } else { set }
+    }
 }
 
 impl RootMap {
@@ -78,5 +85,8 @@ mod tests {
         assert_eq!((stored.uid(5), stored.gid(6), stored.mode(0o4750)), (5, 6, 0o4750));
         let other = ShownOwner { uid: Some(1000), gid: Some(100), umask: Some(0o027) };
         assert_eq!((other.uid(5), other.gid(6), other.mode(0o1600)), (1000, 100, 0o1750));
+        assert_eq!(other.stored_mode(0o0750, 0o4711), 0o711, "the kernel ends a set-id bit");
+        assert_eq!(other.stored_mode(0o600, 0o711), 0o600, "a program chooses permissions");
+        assert_eq!(stored.stored_mode(0o750, 0o711), 0o750);
     }
 }

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from . import large_file, names, programs, self_test
-from .figures import Rounds, aligned
+from .figures import Rounds
 from .target import Bench, Scale, Target
 
 LOADS = {
@@ -37,7 +37,7 @@ def main() -> None:
                 start = time.monotonic()
                 rounds.add(target.name, figures(load, target, scale))
                 print(f"round {number}: {load} on {target.name}: {time.monotonic() - start:.0f} s", file=sys.stderr)
-    print(aligned(rounds.table()), end="")
+    print(rounds.table().text(), end="")
 
 
 def figures(load: str, target: Target, scale: Scale):

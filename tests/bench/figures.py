@@ -6,6 +6,8 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from experiments.tables import Table
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -55,17 +57,15 @@ class Rounds:
             return None
         return other / first if key.unit == "s" else first / other
 
-    def table(self) -> list[tuple[str, ...]]:
+    def table(self) -> Table:
         others = self.targets[1:]
-        lines = [("row", "unit", *self.targets, *(f"against {name}" for name in others), "CPU beside the load")]
+        columns = ("row", "unit", *self.targets, *(f"against {name}" for name in others), "CPU beside the load")
+        table = Table(columns)
         for key in self.figures:
-            lines.append((
-                key.row, key.unit,
-                *(shown(self.median(key, target)) for target in self.targets),
-                *(shown(self.ratio(key, target)) for target in others),
-                "; ".join(self.cpu_cells(key)),
-            ))
-        return lines
+            medians = (shown(self.median(key, target)) for target in self.targets)
+            ratios = (shown(self.ratio(key, target)) for target in others)
+            table.add(key.row, key.unit, *medians, *ratios, "; ".join(self.cpu_cells(key)))
+        return table
 
     def cpu_cells(self, key: Key) -> list[str]:
         cells = []
@@ -81,8 +81,3 @@ def shown(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:.0f}" if value >= 100 else f"{value:.2f}"
-
-
-def aligned(lines: Sequence[tuple[str, ...]]) -> str:
-    widths = [max(len(line[at]) for line in lines) for at in range(len(lines[0]))]
-    return "".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() + "\n" for line in lines)

@@ -92,7 +92,8 @@ impl HostileNetwork {
         let target = getsockopt(&inner, sockopt::OriginalDst)?;
         let target = SocketAddrV4::new(u32::from_be(target.sin_addr.s_addr).into(), u16::from_be(target.sin_port));
         let outer = connect_marked(target)?;
-        for (seed, from, to) in [(seed, inner.try_clone()?, outer.try_clone()?), (seed + 1, outer, inner)] {
+        let back = seed.wrapping_add(1);
+        for (seed, from, to) in [(seed, inner.try_clone()?, outer.try_clone()?), (back, outer, inner)] {
             let network = self.clone();
             thread::spawn(move || {
                 let _ = network.carry(&from, &to, StdRng::seed_from_u64(seed));

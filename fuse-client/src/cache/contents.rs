@@ -1,6 +1,7 @@
 //! The extents of closed files. They belong to one state of a file's attributes: extents are used only while the
 //! attributes are known and still have the change number with which the extents came. A change by this mount removes
-//! them, since it may have no number of its own before it is logged.
+//! them: until it is logged, the mount gives the file a number of its own, which the namespace may give to another
+//! state.
 
 use std::num::NonZeroUsize;
 

@@ -69,8 +69,8 @@ impl FileSystem {
         let stamp = self.cache.stamp();
         self.commit(ino, Durability::Memory).await?;
         let commit = Commit { size_at_least: end, ..Commit::default() };
-        let attr =
-            self.change_attr(Change::Commit { ino, commit }).await.map_err(|error| self.stale_if_gone(ino, error))?;
+        let attr = self.change_attr(Change::Commit { ino, commit }).await;
+        let attr = attr.inspect_err(|_| self.cache.forget_attr(ino)).map_err(|error| self.stale_if_gone(ino, error))?;
         self.refresh_open_file(ino, &file).await?;
         self.record_change(stamp, &attr);
         Ok(())

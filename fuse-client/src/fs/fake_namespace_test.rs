@@ -56,7 +56,8 @@ pub(super) struct FakeNamespace {
     pub queries: AtomicU64,
     /// Requests for chunks.
     pub gets: AtomicU64,
-    /// Each answer to `Open` or `Make` needs a permit. The answer is made before it waits for the permit.
+    /// Each answer to `Open`, `OpenEntries` or `Make` needs a permit. The answer is made before it waits for the
+    /// permit.
     pub open_gate: Semaphore,
     pub puts_fail: AtomicBool,
     pub free_bytes: AtomicU64,
@@ -296,7 +297,7 @@ impl NamespaceClient for FakeNamespace {
         Box::pin(async move {
             self.queries.fetch_add(1, SeqCst);
             let answer = self.answer(&query);
-            if matches!(query, Query::Open { .. }) {
+            if matches!(query, Query::Open { .. } | Query::OpenEntries { .. }) {
                 self.open_gate.acquire().await.expect("never closed").forget();
             }
             answer

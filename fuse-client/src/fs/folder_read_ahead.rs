@@ -11,9 +11,10 @@ use std::{
     collections::{HashMap, HashSet},
     num::NonZeroUsize,
     sync::Weak,
+    time::Duration,
 };
 
-use chordfs_net::tasks;
+use chordfs_net::{operation, tasks};
 use chordfs_types::{
     chunk::{ChunkId, ChunkRef},
     fs_error::FsError,
@@ -42,6 +43,8 @@ const FIRST_NAMES: u32 = 32;
 const MAX_NAMES: u32 = 512;
 /// Files of a directory that are known to have been opened: they are not waited for when they are fetched.
 const MAX_OPENED: usize = 4096;
+/// What is not there by then is left to the program.
+const FETCH_DEADLINE: Duration = Duration::from_secs(10);
 /// Directories whose readers are known.
 const MAX_DIRECTORIES: NonZeroUsize = NonZeroUsize::new(64).expect("not zero");
 
@@ -50,10 +53,21 @@ const MAX_DIRECTORIES: NonZeroUsize = NonZeroUsize::new(64).expect("not zero");
 pub(super) struct FolderFetch {
     directory: Ino,
     after: Option<EntryName>,
-    /// Entries at most.
+    /// How many entries to ask for.
     names: u32,
     /// Contents at most, give or take one file.
     bytes: u64,
+}
+
+/// A file that a program has opened.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FileOpening {
+    file: Ino,
+    bytes: u64,
+    /// It is opened for reading alone.
+    reads: bool,
+    /// The namespace did not have to be asked.
+    is_known: bool,
 }
 
 /// Decides what to fetch. Pure: openings and look-ups in, requests out.
@@ -78,6 +92,7 @@ struct DirectoryReader {
     /// The last entry that was fetched.
     after: Option<EntryName>,
     is_complete: bool,
+    /// Contents, or names after a look-up: one at a time.
     is_fetching: bool,
 }
 
@@ -88,32 +103,40 @@ impl Default for FolderReadAhead {
 }
 
 impl FolderReadAhead {
-    /// Notes that a file of this size was opened for reading; `is_known`: without a question to the namespace.
-    pub(super) fn note_opening(
-        &mut self,
-        directory: Ino,
-        file: Ino,
-        bytes: u64,
-        is_known: bool,
-    ) -> Option<FolderFetch> {
-        if bytes > MAX_FILE_BYTES {
+    /// Notes that a file was opened.
+    pub(super) fn note_opening(&mut self, directory: Ino, opening: FileOpening) -> Option<FolderFetch> {
+        if !opening.reads && !self.directories.contains(&directory) {
             return None;
         }
-        let in_all = self.ahead_bytes;
         let reader = self.reader(directory);
-        if reader.is_complete && !is_known && reader.ahead.is_empty() {
+        let was_ahead = reader.ahead.remove(&opening.file).unwrap_or_default();
+        reader.ahead_bytes -= was_ahead;
+        self.ahead_bytes -= was_ahead;
+        if !opening.reads || opening.bytes > MAX_FILE_BYTES {
+            return None;
+        }
+        self.make_room(directory);
+        let reader = self.reader(directory);
+        let is_over = reader.is_complete && reader.ahead.is_empty() && !reader.is_fetching;
+        if is_over && was_ahead == 0 && !opening.is_known {
             // What was fetched has left the memory, and the program reads it again.
             *reader = DirectoryReader::default();
         }
-        reader.openings += 1;
-        reader.opened_bytes += bytes.max(MIN_FILE_BYTES);
-        reader.note_opened(file);
-        let opened = reader.ahead.remove(&file).unwrap_or_default();
-        reader.ahead_bytes -= opened;
-        let room = MAX_AHEAD_BYTES_IN_ALL.saturating_sub(in_all - opened);
-        let fetch = reader.next_files(directory, room);
-        self.ahead_bytes -= opened;
-        fetch
+        reader.note_reading(&opening);
+        reader.next_files(directory)
+    }
+
+    /// Forgets the directories whose readers were active least recently until this one may have as much ahead as it
+    /// ever may.
+    fn make_room(&mut self, directory: Ino) {
+        while self.ahead_bytes > MAX_AHEAD_BYTES_IN_ALL - MAX_AHEAD_BYTES {
+            match self.directories.peek_lru() {
+                Some((other, _)) if *other != directory => {}
+                _ => return,
+            }
+            let forgotten = self.directories.pop_lru().map_or(0, |(_, reader)| reader.ahead_bytes);
+            self.ahead_bytes -= forgotten;
+        }
     }
 
     /// Notes that the namespace had to be asked for an existing name.
@@ -137,13 +160,14 @@ impl FolderReadAhead {
         if fetch.bytes == 0 {
             return;
         }
+        // Without an entry there is nothing to go on from.
+        reader.is_complete = is_complete || last.is_none();
         reader.after = last.or(reader.after.take());
-        reader.is_complete = is_complete;
-        for (file, bytes) in files {
-            if !reader.opened.contains(file) && reader.ahead.insert(*file, *bytes).is_none() {
-                reader.ahead_bytes += bytes;
-                self.ahead_bytes += bytes;
-            }
+        for (file, bytes) in files.iter().filter(|(file, _)| !reader.opened.contains(file)) {
+            // A file that has two names, or was renamed, may come twice and have grown.
+            let former = reader.ahead.insert(*file, *bytes).unwrap_or_default();
+            reader.ahead_bytes = reader.ahead_bytes + bytes - former;
+            self.ahead_bytes = self.ahead_bytes + bytes - former;
         }
     }
 
@@ -158,33 +182,35 @@ impl FolderReadAhead {
 }
 
 impl DirectoryReader {
-    fn note_opened(&mut self, file: Ino) {
+    fn note_reading(&mut self, opening: &FileOpening) {
         if self.opened.len() == MAX_OPENED {
             self.opened.clear();
         }
-        self.opened.insert(file);
+        self.opened.insert(opening.file);
+        self.openings += 1;
+        self.opened_bytes += opening.bytes.max(MIN_FILE_BYTES);
     }
 
-    /// `room`: how many bytes all directories may still have ahead.
-    fn next_files(&mut self, directory: Ino, room: u64) -> Option<FolderFetch> {
+    fn next_files(&mut self, directory: Ino) -> Option<FolderFetch> {
         let allowed = (self.opened_bytes * AHEAD_FACTOR).min(MAX_AHEAD_BYTES);
         // Only large pieces are worth a request.
         let is_due = self.openings >= FIRST_OPENING && self.ahead_bytes <= allowed / 2;
         if !is_due || self.is_complete || self.is_fetching {
             return None;
         }
-        let bytes = (allowed - self.ahead_bytes).min(room);
-        let names = u32::try_from(bytes / MIN_FILE_BYTES).unwrap_or(u32::MAX).min(MAX_NAMES);
-        self.is_fetching = names > 0;
-        (names > 0).then(|| FolderFetch { directory, after: self.after.clone(), names, bytes })
+        self.is_fetching = true;
+        let bytes = allowed - self.ahead_bytes;
+        let names = u32::try_from(bytes / MIN_FILE_BYTES).unwrap_or(u32::MAX).clamp(1, MAX_NAMES);
+        Some(FolderFetch { directory, after: self.after.clone(), names, bytes })
     }
 }
 
 impl FileSystem {
-    /// To be called when a file was opened for reading.
-    pub(super) fn read_folder_ahead(&self, attr: &Attr, is_known: bool) {
+    /// To be called when a file was opened; `is_known`: without a question to the namespace.
+    pub(super) fn read_folder_ahead(&self, attr: &Attr, can_write: bool, is_known: bool) {
         if let Some(directory) = self.cache.parent_hint(attr.ino) {
-            let fetch = self.folder_read_ahead.lock().note_opening(directory, attr.ino, attr.size, is_known);
+            let opening = FileOpening { file: attr.ino, bytes: attr.size, reads: !can_write, is_known };
+            let fetch = self.folder_read_ahead.lock().note_opening(directory, opening);
             self.request_folder(fetch);
         }
     }
@@ -247,8 +273,9 @@ impl FileSystem {
 pub(super) async fn fetch_folders(fs: Weak<FileSystem>, mut fetches: mpsc::UnboundedReceiver<FolderFetch>) {
     while let Some(fetch) = fetches.recv().await {
         let Some(fs) = fs.upgrade() else { return };
-        // One directory has one fetch at a time, so their number is bounded.
-        tasks::spawn(async move { fs.fetch_folder(fetch).await });
+        // A directory has one fetch at a time while its reader is known, so there are few.
+        let work = async move { fs.fetch_folder(fetch).await };
+        tasks::spawn(operation::run(FETCH_DEADLINE, FETCH_DEADLINE, || {}, work));
     }
 }
 
@@ -278,6 +305,10 @@ mod tests {
     const DIRECTORY: Ino = Ino(1);
     const SIZE: u64 = 4096;
 
+    fn reading(file: u64, is_known: bool) -> FileOpening {
+        FileOpening { file: Ino(file), bytes: SIZE, reads: true, is_known }
+    }
+
     /// Answers each fetch at once with the files of a directory with `count` files, numbered in the order of their
     /// names.
     struct Reader {
@@ -292,8 +323,7 @@ mod tests {
         }
 
         fn open(&mut self, file: u64) {
-            if let Some(fetch) = self.ahead.note_opening(DIRECTORY, Ino(100 + file), SIZE, self.fetched.contains(&file))
-            {
+            if let Some(fetch) = self.ahead.note_opening(DIRECTORY, reading(100 + file, self.fetched.contains(&file))) {
                 let first = fetch.after.as_ref().map_or(0, |after| 1 + after.to_string().parse::<u64>().unwrap());
                 let last = (first + u64::from(fetch.names).min(fetch.bytes / SIZE)).min(self.count);
                 let files: Vec<(Ino, u64)> = (first..last).map(|file| (Ino(100 + file), SIZE)).collect();
@@ -324,7 +354,7 @@ mod tests {
         let former = std::mem::take(&mut reader.fetched);
         (0..500).for_each(|file| reader.open(file));
         assert_eq!(reader.fetched, former);
-        let known = (0..500).all(|file| reader.ahead.note_opening(DIRECTORY, Ino(100 + file), SIZE, true).is_none());
+        let known = (0..500).all(|file| reader.ahead.note_opening(DIRECTORY, reading(100 + file, true)).is_none());
         assert!(known, "what is still in memory is not fetched again");
     }
 
@@ -351,7 +381,7 @@ mod tests {
         let mut all = FolderReadAhead::default();
         for directory in 0..1000 {
             for file in 0..100 {
-                if let Some(fetch) = all.note_opening(Ino(directory), Ino(1_000_000 + file), SIZE, false) {
+                if let Some(fetch) = all.note_opening(Ino(directory), reading(1_000_000 + file, false)) {
                     let files: Vec<(Ino, u64)> =
                         (0..fetch.bytes / SIZE).map(|at| (Ino(2_000_000 + at), SIZE)).collect();
                     all.note_fetched(&fetch, &files, Some(name("a")), false);
@@ -362,11 +392,44 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_grows_or_is_written_is_counted_once() {
+        let mut ahead = FolderReadAhead::default();
+        let openings = (0..FIRST_OPENING.into()).find_map(|file| ahead.note_opening(DIRECTORY, reading(file, false)));
+        let fetch = openings.expect("files are fetched");
+        for bytes in [SIZE, 60 << 10, 8 << 10] {
+            ahead.note_fetched(&fetch, &[(Ino(50), bytes), (Ino(51), bytes)], Some(name("z")), false);
+            assert_eq!(ahead.ahead_bytes, 2 * bytes);
+        }
+        ahead.note_opening(DIRECTORY, FileOpening { bytes: 1 << 30, ..reading(50, true) });
+        ahead.note_opening(DIRECTORY, FileOpening { reads: false, ..reading(51, true) });
+        assert_eq!(ahead.ahead_bytes, 0);
+    }
+
+    #[test]
+    fn directories_that_were_read_in_part_do_not_keep_others_from_being_read_ahead() {
+        let mut ahead = FolderReadAhead::default();
+        for directory in 0..60 {
+            let mut fetched = 0;
+            for file in 0..200 {
+                let opening = reading(1000 * directory + file, false);
+                if let Some(fetch) = ahead.note_opening(Ino(directory), opening) {
+                    let first = 1_000_000 * (1 + directory) + fetched;
+                    let files: Vec<(Ino, u64)> = (first..first + 500).map(|file| (Ino(file), SIZE)).collect();
+                    fetched += 500;
+                    ahead.note_fetched(&fetch, &files, Some(name("a")), false);
+                }
+            }
+            assert!(fetched > 0, "directory {directory}");
+            assert!(ahead.ahead_bytes <= MAX_AHEAD_BYTES_IN_ALL, "{} bytes", ahead.ahead_bytes);
+        }
+    }
+
+    #[test]
     fn one_file_of_a_directory_and_large_files_bring_nothing() {
         let mut ahead = FolderReadAhead::default();
-        assert_eq!(ahead.note_opening(DIRECTORY, Ino(5), SIZE, false), None);
+        assert_eq!(ahead.note_opening(DIRECTORY, reading(5, false)), None);
         for file in 0..100 {
-            assert_eq!(ahead.note_opening(Ino(2), Ino(100 + file), 1 << 30, false), None);
+            assert_eq!(ahead.note_opening(Ino(2), FileOpening { bytes: 1 << 30, ..reading(100 + file, false) }), None);
         }
     }
 

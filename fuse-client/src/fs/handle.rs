@@ -56,9 +56,7 @@ impl FileSystem {
         };
         let file = opening.file();
         let attr = file.attr.lock().clone();
-        if !can_write {
-            self.read_folder_ahead(&attr, is_known);
-        }
+        self.read_folder_ahead(&attr, can_write, is_known);
         let change = attr.change;
         let handle = self.handles.open(can_write, file.data.error_cursor());
         opening.keep_open();
@@ -166,10 +164,11 @@ impl FileSystem {
     fn open_known(&self, ino: Ino) -> Option<Opening<'_>> {
         // Counted first, so that an event which comes meanwhile finds it open.
         let opening = Opening::acquire(self, ino);
-        let (attr, extents) = self.cache.opened(ino)?;
-        if attr.nlink == 0 || self.live_data(ino).is_some() {
+        // A commit in the background forgets the former state before its data counts as committed, so this comes first.
+        if self.live_data(ino).is_some() {
             return None;
         }
+        let (attr, extents) = self.cache.opened(ino).filter(|(attr, _)| attr.nlink > 0)?;
         self.attach(&attr, extents, false, opening.changes);
         Some(opening)
     }
@@ -261,10 +260,10 @@ impl FileSystem {
         let writes = file.writes.load(Ordering::Acquire);
         let committed = commit.await;
         file.committed_writes.fetch_max(writes, Ordering::AcqRel);
-        match committed.inspect_err(|_| self.cache.drop_attr(ino))? {
+        match committed.inspect_err(|_| self.cache.forget_attr(ino))? {
             Some(attr) => self.record_change(stamp, &attr),
             // A background commit may have stored the writes; the cached attributes are then older than it.
-            None if writes > 0 => self.cache.drop_attr(ino),
+            None if writes > 0 => self.cache.forget_attr(ino),
             None => {}
         }
         Ok(())

@@ -82,7 +82,8 @@ impl FileSystem {
             }
             None => self.set_attr_at_namespace(ino, set).await,
         };
-        let attr = attr.map_err(|error| self.stale_if_gone(ino, error))?;
+        // Without an answer it may have been made, and no event tells of this mount's own changes.
+        let attr = attr.inspect_err(|_| self.cache.forget_attr(ino)).map_err(|error| self.stale_if_gone(ino, error))?;
         self.record_change(stamp, &attr);
         Ok(self.with_uncommitted(attr))
     }

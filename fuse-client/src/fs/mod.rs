@@ -152,7 +152,7 @@ impl FileSystem {
     /// Invalidates the kernel's pages and the cached attributes, which may contain bytes that were discarded.
     fn invalidate_contents(&self, ino: Ino) {
         self.pages.invalidate(ino);
-        self.cache.drop_attr(ino);
+        self.cache.forget_attr(ino);
         self.notices.pages(ino, EventAcknowledgement::none());
     }
 

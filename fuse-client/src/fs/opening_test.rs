@@ -2,7 +2,7 @@
 
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
-use chordfs_types::namespace::{FeedEvent, FileKind, Ino};
+use chordfs_types::namespace::{FeedEvent, FileKind, Ino, SetAttr, Truncate};
 
 use super::{WriteAt, fake_namespace_test::TestMount};
 use crate::samples_test::name;
@@ -36,6 +36,11 @@ impl TestMount {
     }
 }
 
+/// Lets the background tasks run.
+async fn settle() {
+    tokio::time::sleep(Duration::from_millis(10)).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_file_is_opened_again_without_a_query_until_another_mount_changes_it() {
     let mount = TestMount::new();
@@ -46,7 +51,7 @@ async fn a_file_is_opened_again_without_a_query_until_another_mount_changes_it()
     assert_eq!(mount.queries(), queries);
     mount.namespace.overwrite(ino, b"two");
     mount.namespace.tell(FeedEvent::Inode { ino, contents: true });
-    tokio::time::sleep(Duration::from_millis(10)).await;
+    settle().await;
     assert_eq!(mount.read_closed(ino).await, b"two");
 }
 
@@ -67,21 +72,38 @@ async fn what_this_mount_writes_is_read_when_the_file_is_opened_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_truncation_without_an_answer_is_seen_when_the_file_is_opened_again() {
+    let mount = TestMount::new();
+    let ino = mount.add_file("f", b"one");
+    assert_eq!(mount.read_closed(ino).await, b"one");
+    mount.namespace.lost_replies.store(1, SeqCst);
+    let truncate = SetAttr { truncate: Some(Truncate { size: 0, tail: None }), ..SetAttr::default() };
+    assert!(mount.fs.set_attr(ino, truncate).await.is_err());
+    assert_eq!(mount.read_closed(ino).await, b"");
+}
+
+/// The answer to an opening in advance is made before other mounts change the files, and arrives after it.
+#[tokio::test(start_paused = true)]
 async fn an_event_that_arrives_while_files_are_opened_in_advance_is_not_overtaken() {
     let mount = TestMount::new();
     for number in 0..40 {
         mount.add_file(&format!("{number:03}"), b"old");
     }
-    for number in 0..2 {
-        assert_eq!(mount.read_named(&format!("{number:03}")).await, b"old");
-    }
-    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!(mount.read_named("000").await, b"old");
+    mount.namespace.open_gate.forget_permits(usize::MAX);
+    mount.namespace.open_gate.add_permits(1);
+    assert_eq!(mount.read_named("001").await, b"old");
+    settle().await;
+    let queries = mount.queries();
     for number in 2..40 {
         let ino = mount.namespace.ino(&name(&format!("{number:03}")));
         mount.namespace.overwrite(ino, b"new");
         mount.namespace.tell(FeedEvent::Inode { ino, contents: true });
     }
-    tokio::time::sleep(Duration::from_millis(10)).await;
+    settle().await;
+    assert_eq!(mount.queries(), queries, "the opening in advance is under way");
+    mount.namespace.open_gate.add_permits(100);
+    settle().await;
     for number in 2..40 {
         assert_eq!(mount.read_named(&format!("{number:03}")).await, b"new", "file {number}");
     }

@@ -6,6 +6,7 @@ use chordfs_net::{clients::ChunkTransport, operation, tasks};
 use std::{
     collections::HashMap,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -14,12 +15,14 @@ use chordfs_types::{
     fs_error::FsError,
 };
 use parking_lot::Mutex;
-use tokio::{runtime::Handle, sync::watch};
+use tokio::{runtime::Handle, sync::watch, time::timeout};
 
 use crate::cache::chunks::ChunkCache;
 
 /// Nothing is read ahead while so many bytes are being fetched.
 const MAX_FETCHING_BYTES: u64 = 24 << 20;
+/// How long a reader waits for a batch that was fetched in advance.
+const AHEAD_PATIENCE: Duration = Duration::from_secs(1);
 /// Size of one get, give or take a half.
 const BATCH_BYTES: u64 = 2 << 20;
 
@@ -40,6 +43,8 @@ pub(super) struct PendingFetch {
 struct FetchBatch {
     /// By index, and then by version.
     chunks: Vec<ChunkRef>,
+    /// No reader has asked for it.
+    is_ahead: bool,
     /// In the order of `chunks`.
     outcome: OnceLock<Result<Vec<Bytes>, FsError>>,
     done: watch::Sender<bool>,
@@ -59,7 +64,7 @@ impl Fetcher {
     pub(super) fn start(self: &Arc<Self>, file: &FileName, ids: &[ChunkId], chunk_bytes: u64) -> PendingFetch {
         let mut under_way = self.under_way.lock();
         let refs = ids.iter().map(|&id| ChunkRef { file: file.clone(), id });
-        self.launch(&mut under_way, refs.collect(), chunk_bytes);
+        self.launch(&mut under_way, refs.collect(), chunk_bytes, false);
         let requested = ids.iter().filter_map(|id| Some((*id, under_way.get(id)?.clone()))).collect();
         PendingFetch { fetcher: self.clone(), file: file.clone(), requested }
     }
@@ -69,7 +74,7 @@ impl Fetcher {
         chunks.retain(|chunk| !self.cache.contains(chunk.id));
         if !chunks.is_empty() && self.has_room(chunks.len(), chunk_bytes) {
             chunks.sort_by_key(|chunk| place(chunk.id));
-            self.launch(&mut self.under_way.lock(), chunks, chunk_bytes);
+            self.launch(&mut self.under_way.lock(), chunks, chunk_bytes, true);
         }
     }
 
@@ -79,11 +84,12 @@ impl Fetcher {
         under_way: &mut HashMap<ChunkId, Arc<FetchBatch>>,
         mut chunks: Vec<ChunkRef>,
         chunk_bytes: u64,
+        is_ahead: bool,
     ) {
         chunks.retain(|chunk| !under_way.contains_key(&chunk.id));
         for part in chunks.chunks(chunks_per_batch(chunks.len(), chunk_bytes)) {
             let (chunks, done) = (part.to_vec(), watch::Sender::new(false));
-            let batch = Arc::new(FetchBatch { chunks, outcome: OnceLock::new(), done });
+            let batch = Arc::new(FetchBatch { chunks, is_ahead, outcome: OnceLock::new(), done });
             under_way.extend(part.iter().map(|chunk| (chunk.id, batch.clone())));
             tasks::spawn_on(&self.runtime, self.clone().run(batch));
         }
@@ -137,10 +143,14 @@ fn chunks_per_batch(chunks: usize, chunk_bytes: u64) -> usize {
 impl PendingFetch {
     /// Waits for all chunks. A batch that another reader started may fail because of a chunk that only that reader
     /// needs and that may have been deleted legitimately, so the chunks needed here are then fetched by themselves.
+    /// A batch of other files, fetched in advance, may wait for a node that only they need.
     pub(super) async fn wait(self) -> Result<Vec<(ChunkId, Bytes)>, FsError> {
-        match self.gather().await {
-            Err(FsError::NoReplica { .. }) if self.has_unrequested_chunks() => self.fetch_alone().await,
-            outcome => outcome,
+        let is_ahead = self.requested.iter().any(|(_, batch)| batch.is_ahead);
+        let patience = if is_ahead { AHEAD_PATIENCE } else { Duration::MAX };
+        match timeout(patience, self.gather()).await {
+            Err(_) => self.fetch_alone().await,
+            Ok(Err(FsError::NoReplica { .. })) if self.has_unrequested_chunks() => self.fetch_alone().await,
+            Ok(outcome) => outcome,
         }
     }
 

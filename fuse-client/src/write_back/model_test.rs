@@ -12,7 +12,8 @@ use std::{
 use bytes::Bytes;
 use chordfs_tables::Tables;
 use chordfs_types::namespace::{
-    Attr, Commit, Extent, FileKind, NamespaceOp, OpId, RenameMode, SessionId, SetAttr, Truncate, VersionBlock,
+    Attr, Commit, Extent, FileKind, NamespaceOp, OpId, OpenedEntry, RenameMode, SessionId, SetAttr, Truncate,
+    VersionBlock,
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
@@ -147,6 +148,7 @@ impl Run {
                 3..=6 => self.ask().await,
                 7 => self.write(),
                 8 => self.open().await,
+                9 => self.open_in_advance().await,
                 _ => self.change().await,
             }
         }
@@ -218,6 +220,22 @@ impl Run {
             (expected, self.mount.query(Query::Open { ino }).await)
         {
             assert_eq!(extents, expected, "step {}: {ino:?}", self.step);
+        }
+    }
+
+    /// Opens the files of a directory in advance. Some may be left out; those that are told are as they are.
+    async fn open_in_advance(&mut self) {
+        let (model, mount) = self.any_ino();
+        let answer = self.mount.query(Query::OpenEntries { ino: mount, after: None, limit: 9 }).await;
+        let Ok(Answer::OpenedEntries { entries, .. }) = answer else { return };
+        for OpenedEntry { entry, extents } in entries {
+            let expected = self.model.query(&Query::Lookup { parent: model, name: entry.name.clone() });
+            let told = self.described(Ok(Answer::Attr(entry.attr.clone())), false);
+            assert_eq!(told, self.described(expected, true), "step {}: {}", self.step, entry.name);
+            let logged = self.log.tables.lock().query(&Query::Open { ino: entry.attr.ino });
+            if let (Some(told), Ok(Answer::Open { extents, .. })) = (extents, logged) {
+                assert_eq!(told, extents, "step {}: {}", self.step, entry.name);
+            }
         }
     }
 

@@ -206,7 +206,7 @@ impl RpcService for Echo {
 
 /// A connection on which the bytes arrive and then nothing more.
 fn rpc_messages(bytes: &[u8]) {
-    let runtime = runtime::Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime");
+    let runtime = runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let stream =
             DialedStream { read: Box::new(std::io::Cursor::new(bytes.to_vec())), write: Box::new(tokio::io::sink()) };

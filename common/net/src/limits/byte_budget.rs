@@ -52,14 +52,15 @@ struct BudgetInner {
     /// For each class the room left below its ceiling, in KiB. A reservation takes from its own class and all higher.
     room: [Arc<Semaphore>; CLASSES],
     waiting: AtomicUsize,
-    shares: PeerShares,
+    /// For each class what one peer may hold below the class's ceiling.
+    shares: [PeerShares; CLASSES],
 }
 
 /// A part of the budget, which is free again when this is dropped.
 #[derive(Debug)]
 pub struct ByteReservation {
     _permits: Vec<OwnedSemaphorePermit>,
-    _share: Option<PeerShare>,
+    _shares: Vec<PeerShare>,
 }
 
 impl Default for ByteBudget {
@@ -76,7 +77,8 @@ impl ByteBudget {
     pub fn new(limit_bytes: usize) -> Self {
         let limit_kib = (limit_bytes / 1024).max(CLASSES * 2);
         let room = std::array::from_fn(|class| Arc::new(Semaphore::new(ceiling_kib(limit_kib, class))));
-        let shares = PeerShares::new((limit_kib / PEER_PART).max(1) as u32);
+        let share = |class| PeerShares::new((ceiling_kib(limit_kib, class) / PEER_PART).max(1) as u32);
+        let shares = std::array::from_fn(share);
         Self(Arc::new(BudgetInner { limit_kib, room, waiting: AtomicUsize::new(0), shares }))
     }
 
@@ -99,7 +101,7 @@ impl ByteBudget {
         let kib = self.kib(class, bytes);
         let levels = self.0.room[class as usize..].iter();
         let permits = levels.map(|room| room.clone().try_acquire_many_owned(kib).ok()).collect::<Option<Vec<_>>>()?;
-        Some(ByteReservation { _permits: permits, _share: None })
+        Some(ByteReservation { _permits: permits, _shares: Vec::new() })
     }
 
     /// Like [`Self::reserve`], for a peer that may hold only its share. It waits for that first, and holds nothing of
@@ -112,10 +114,24 @@ impl ByteBudget {
         deadline: Duration,
     ) -> Option<ByteReservation> {
         let Some(peer) = peer else { return self.reserve(class, bytes, deadline).await };
-        let begun = Instant::now();
-        let share = self.0.shares.take(peer, self.kib(class, bytes), deadline).await?;
-        let reservation = self.reserve(class, bytes, deadline.saturating_sub(begun.elapsed())).await?;
-        Some(ByteReservation { _share: Some(share), ..reservation })
+        let (begun, kib) = (Instant::now(), self.kib(class, bytes));
+        let left = || deadline.saturating_sub(begun.elapsed());
+        let mut shares = Vec::with_capacity(CLASSES - class as usize);
+        // In the order of the classes, as the room of all peers: a peer's uploads do not hold up its puts.
+        for level in &self.0.shares[class as usize..] {
+            shares.push(level.take(peer, kib, left()).await?);
+        }
+        let reservation = self.reserve(class, bytes, left()).await?;
+        Some(ByteReservation { _shares: shares, ..reservation })
+    }
+
+    /// Like [`Self::try_reserve`], for a peer that may hold only its share.
+    pub fn try_reserve_for(&self, peer: Option<PeerKey>, class: ByteClass, bytes: usize) -> Option<ByteReservation> {
+        let Some(peer) = peer else { return self.try_reserve(class, bytes) };
+        let kib = self.kib(class, bytes);
+        let levels = self.0.shares[class as usize..].iter();
+        let shares = levels.map(|level| level.try_take(peer, kib)).collect::<Option<Vec<_>>>()?;
+        Some(ByteReservation { _shares: shares, ..self.try_reserve(class, bytes)? })
     }
 
     /// Waits for room, in the order of the calls, for at most `deadline`. The caller must not hold a reservation.
@@ -144,7 +160,7 @@ impl ByteBudget {
         for room in &self.0.room[class as usize..] {
             permits.push(room.clone().acquire_many_owned(kib).await.expect("the semaphore is never closed"));
         }
-        ByteReservation { _permits: permits, _share: None }
+        ByteReservation { _permits: permits, _shares: Vec::new() }
     }
 
     /// More than a class may ever have counts as all that it may have.
@@ -218,12 +234,15 @@ mod tests {
         let budget = ByteBudget::new(8 * MIB);
         let peer = |number| Some(PeerKey::Address([10, 0, 0, number].into()));
         let soon = Duration::from_millis(1);
-        let held = budget.reserve_for(peer(1), ByteClass::Upload, 2 * MIB, soon).await.unwrap();
+        let held = budget.reserve_for(peer(1), ByteClass::Upload, MIB, soon).await.unwrap();
         assert!(budget.reserve_for(peer(1), ByteClass::Upload, MIB, soon).await.is_none());
-        assert_eq!(budget.used_bytes(), 2 * MIB, "who waits for himself holds nothing of the budget");
-        assert!(budget.reserve_for(peer(2), ByteClass::Upload, 2 * MIB, soon).await.is_some());
+        assert!(budget.try_reserve_for(peer(1), ByteClass::Upload, MIB).is_none());
+        assert_eq!(budget.used_bytes(), MIB, "a peer that waits for itself holds nothing more of the budget");
+        let put = budget.try_reserve_for(peer(1), ByteClass::Put, MIB / 2);
+        assert!(put.is_some(), "uploads leave room for the puts of the same peer");
+        assert!(budget.reserve_for(peer(2), ByteClass::Upload, MIB, soon).await.is_some());
         assert!(budget.reserve_for(None, ByteClass::Upload, 2 * MIB, soon).await.is_some());
-        drop(held);
+        drop((held, put));
         assert!(budget.reserve_for(peer(1), ByteClass::Upload, MIB, soon).await.is_some());
     }
 

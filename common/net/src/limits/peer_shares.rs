@@ -1,5 +1,6 @@
 //! What one peer may hold of something that all peers share: bytes in flight, calls under way, connections. The limits
-//! on all peers together keep the process alive; this keeps one peer, let in or not, from taking the others' part.
+//! on all peers together keep the process alive; this leaves the others room when one peer, let in or not, asks for
+//! everything.
 //!
 //! A peer that asks for more waits for what it holds itself, and for nobody else.
 

@@ -254,6 +254,8 @@ impl<S: RpcService> RpcServer<S> {
 struct RpcConnection<S> {
     server: Arc<RpcServer<S>>,
     peer: RpcPeer,
+    /// Has a share of the calls and of the room of long frames.
+    key: Option<PeerKey>,
     calls: Arc<Semaphore>,
     place: Arc<ConnectionPlace>,
     /// Makes the writer stop after it has sent the queued messages.
@@ -271,11 +273,12 @@ impl<S: RpcService> RpcConnection<S> {
         let (queue, waiting) = mpsc::channel(server.limits.max_calls_in_flight + QUEUE_NOTIFICATIONS);
         let connection_id = LAST_CONNECTION_ID.fetch_add(1, Ordering::Relaxed) + 1;
         let closed = CancellationToken::new();
+        let key = PeerKey::of(&caller, address.ip());
         let peer = RpcPeer(Arc::new(PeerConnection { address, caller, connection_id, queue, closed }));
         let finish = CancellationToken::new();
         let writer = run_writer(peer.clone(), write_queued(stream, waiting, finish.clone()));
         let calls = Arc::new(Semaphore::new(server.limits.max_calls_in_flight));
-        (Self { server, peer, calls, place, finish }, writer)
+        (Self { server, peer, key, calls, place, finish }, writer)
     }
 
     async fn run(self, stream: impl AsyncRead + Unpin, writer: impl Future<Output = ()> + Send) {
@@ -311,7 +314,8 @@ impl<S: RpcService> RpcConnection<S> {
     }
 
     async fn read_messages(&self, stream: impl AsyncRead + Unpin) -> Result<(), StreamError> {
-        let mut reader = MessageReader::new(stream, &self.server.limits, Some(self.server.budget.clone()));
+        let reader = MessageReader::new(stream, &self.server.limits, Some(self.server.budget.clone()));
+        let mut reader = reader.of_peer(self.key);
         while let Some(message) = reader.next().await? {
             match message {
                 RpcMessage::Request { id, method, params } => {
@@ -346,7 +350,7 @@ impl<S: RpcService> RpcConnection<S> {
     /// Waits until the limits admit the call, then spawns it. A call without an id gets no answer.
     async fn begin(&self, id: Option<u64>, method: String, params: Vec<Value>, memory: Vec<ByteReservation>) {
         let call = self.calls.clone().acquire_owned().await.expect("the semaphore is never closed");
-        let share = match PeerKey::of(self.peer.caller(), self.peer.address().ip()) {
+        let share = match self.key {
             Some(peer) => Some(self.server.calls_of_peers.take_patiently(peer, 1).await),
             None => None,
         };

@@ -16,7 +16,7 @@ use super::{
     RpcLimits,
     codec::{MessageDecoder, RpcMessage, StreamError},
 };
-use crate::limits::{ByteBudget, ByteClass, ByteReservation};
+use crate::limits::{ByteBudget, ByteClass, ByteReservation, PeerKey};
 
 /// A peer that reads nothing for this long is dead.
 const WRITE_DEADLINE: Duration = Duration::from_secs(20);
@@ -38,6 +38,8 @@ pub(super) struct MessageReader<R> {
     frame_deadline: Duration,
     /// Has room for the frames that arrive; `None` on the client's side, which chooses its peers.
     budget: Option<ByteBudget>,
+    /// The peer from whose share that room is taken.
+    peer: Option<PeerKey>,
     /// The room of the frame that is arriving or was returned last.
     reserved: Vec<ByteReservation>,
     reserved_bytes: usize,
@@ -47,7 +49,12 @@ impl<R: AsyncRead + Unpin> MessageReader<R> {
     pub(super) fn new(stream: R, limits: &RpcLimits, budget: Option<ByteBudget>) -> Self {
         let (buffer, decoder) = (BytesMut::new(), MessageDecoder::new(limits));
         let frame_deadline = limits.frame_deadline;
-        Self { stream, buffer, decoder, frame_deadline, budget, reserved: Vec::new(), reserved_bytes: 0 }
+        Self { stream, buffer, decoder, frame_deadline, budget, peer: None, reserved: Vec::new(), reserved_bytes: 0 }
+    }
+
+    /// Takes the room of long frames from the share of a peer.
+    pub(super) fn of_peer(self, peer: Option<PeerKey>) -> Self {
+        Self { peer, ..self }
     }
 
     /// The length of the message that `next` returned last.
@@ -123,9 +130,10 @@ impl<R: AsyncRead + Unpin> MessageReader<R> {
         }
         let more = needed.max(2 * self.reserved_bytes) - self.reserved_bytes;
         let reserved = if self.reserved.is_empty() {
-            budget.reserve(ByteClass::Call, more, deadline.saturating_duration_since(Instant::now())).await
+            let left = deadline.saturating_duration_since(Instant::now());
+            budget.reserve_for(self.peer, ByteClass::Call, more, left).await
         } else {
-            budget.try_reserve(ByteClass::Call, more)
+            budget.try_reserve_for(self.peer, ByteClass::Call, more)
         };
         self.reserved.push(reserved.ok_or(StreamError::Overloaded(needed))?);
         self.reserved_bytes += more;

@@ -22,7 +22,8 @@ impl Told {
     /// `None` for a query whose answer no session remembers.
     ///
     /// Extents are not counted: a mount asks for them while its kernel holds locks of pages, and must not wait then for
-    /// another mount's kernel. It remembers them under the lease that the opening of the file was granted.
+    /// another mount's kernel. It remembers them under the lease that the opening of the file was granted, also an
+    /// opening in advance (`OpenEntries`).
     pub(super) fn by_query(tables: &Tables, query: &Query, answer: &Result<Answer, FsError>) -> Option<Self> {
         let mut inos = match query {
             Query::Lookup { parent: ino, .. } | Query::ReadDir { ino, .. } | Query::OpenEntries { ino, .. } => {

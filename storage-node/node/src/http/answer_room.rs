@@ -110,7 +110,7 @@ impl AnswerRoom {
         if more == 0 {
             return true;
         }
-        let part = self.limits.budget.try_reserve(ByteClass::Raft, more);
+        let part = self.limits.budget.try_reserve_for(self.peer, ByteClass::Raft, more);
         let fits = part.is_some();
         reservation.parts.extend(part);
         fits

@@ -48,7 +48,7 @@ pub struct ServerOptions {
     /// Connections of one address, which is neither this machine's own nor a neighbour's.
     pub max_per_address: usize,
     /// Connections of each identity, from wherever they come, and of each address without one.
-    pub per_peer: PeerShares,
+    pub max_per_peer: u32,
     pub is_neighbour: IsNeighbour,
     /// A connection on which no whole request head arrives for this long is closed; this includes idle ones.
     pub head_silence: Duration,
@@ -69,7 +69,7 @@ impl Default for ServerOptions {
             acceptor: Acceptor::default(),
             max_connections: 4096,
             max_per_address: 512,
-            per_peer: PeerShares::new(MAX_OF_PEER),
+            max_per_peer: 256,
             is_neighbour: Arc::new(|_| false),
             head_silence: Duration::from_secs(60),
             write_silence: Duration::from_secs(120),
@@ -81,8 +81,6 @@ impl Default for ServerOptions {
     }
 }
 
-/// Connections of one identity, or of one address that is not known by any.
-const MAX_OF_PEER: u32 = 256;
 /// The largest buffer of a connection. Measured: a smaller one slows batches of several MiB.
 const MAX_BUFFER_BYTES: usize = 1 << 20;
 /// How long a connection has been idle before another may take its place.
@@ -100,6 +98,7 @@ pub async fn serve(listener: TcpListener, router: Router, options: ServerOptions
     let connections = TaskTracker::new();
     let ServerOptions { max_connections, max_per_address, .. } = options;
     let places = ConnectionLimiter::new(ConnectionLimits { max_connections, max_per_address, min_idle: MIN_IDLE });
+    let peers = PeerShares::new(options.max_per_peer);
     tokio::pin!(stop);
     loop {
         let accepted = tokio::select! {
@@ -109,7 +108,7 @@ pub async fn serve(listener: TcpListener, router: Router, options: ServerOptions
         match accepted {
             Ok((accepted, place)) => {
                 let answers = AnswerRoom::new(options.answers.clone());
-                let marks = (place.clone(), answers.clone());
+                let marks = (place.clone(), answers.clone(), peers.clone());
                 let connection = serve_accepted(accepted, router.clone(), marks, options.clone(), stopping.clone());
                 let idle_timeout = options.head_silence + MIN_IDLE;
                 connections.spawn(async move {
@@ -164,7 +163,7 @@ async fn find_place(
 async fn serve_accepted(
     (stream, peer): (TcpStream, SocketAddr),
     router: Router,
-    (place, answers): (Arc<ConnectionPlace>, AnswerRoom),
+    (place, answers, peers): (Arc<ConnectionPlace>, AnswerRoom, PeerShares),
     options: ServerOptions,
     stopping: CancellationToken,
 ) {
@@ -176,7 +175,7 @@ async fn serve_accepted(
         None => {}
         Some(Ok((connection, caller))) => {
             let key = PeerKey::of(&caller, peer.ip());
-            let Some(_connection) = key.map_or(Some(None), |key| options.per_peer.try_take(key, 1).map(Some)) else {
+            let Some(_connection) = key.map_or(Some(None), |key| peers.try_take(key, 1).map(Some)) else {
                 warn_limited!(%peer, ?key, "refusing a connection: this peer has too many");
                 return;
             };

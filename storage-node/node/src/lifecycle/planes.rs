@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use axum::{
     Router,
     extract::{Request, State},
@@ -61,6 +61,9 @@ impl Planes {
     pub(super) fn build(core: &Core, services: &Services, host: Option<Arc<dyn HostEnvironment>>) -> Result<Self> {
         let (namespace, departure) = (services.namespace.clone(), core.departure.clone());
         let ring = RingPort { ring: core.ring.clone(), namespace, departure, revoked: core.revoked.clone() };
+        if core.identity.is_none() && !core.config.security.plain_folder.is_empty() {
+            bail!("--legacy-path binds nobody in a ring without identities: start the node without it");
+        }
         let drain = Drain::new(drain_context(core, services), DrainSettings::default());
         let requests = Arc::<RequestMeters>::default();
         let service = file_service(core, services);
@@ -121,7 +124,7 @@ fn files_plane(core: &Core, services: &Services, files: FileService) -> Router {
     let confinement = || Arc::new(Confinement::new(Arc::new(services.session.clone())));
     let plane = if core.identity.is_some() { plane.confining(confinement()) } else { plane };
     let below = &core.config.security.plain_folder;
-    let bound = (core.identity.is_some() && !below.is_empty()).then(|| files.below(below.clone()));
+    let bound = (!below.is_empty()).then(|| files.below(below.clone()));
     let router = |service| files_router(service, FilesOptions::default(), events.clone());
     let all = chunks::routes(plane).merge(router(files));
     match bound {
@@ -133,7 +136,7 @@ fn files_plane(core: &Core, services: &Services, files: FileService) -> Router {
 /// Answers plain connections from the files of their own folder.
 async fn serve_plain_callers(State(bound): State<Router>, request: Request, next: Next) -> Response {
     match request.extensions().get::<RemoteCaller>() {
-        // No route is left without an answer, and a router never fails.
+        // Its fallback answers what has no route, and a router never fails.
         Some(RemoteCaller::Plain) => bound.oneshot(request).await.into_response(),
         _ => next.run(request).await,
     }
