@@ -62,9 +62,8 @@ binaries() { printf '%s/release' "${CARGO_TARGET_DIR:-$here/../../target}"; }
 
 ready() { curl -fsS --max-time 2 -o /dev/null "http://$1:5059/readyz" 2>/dev/null; }
 
-# The nodes share this machine's cores: more threads than cores wake each other in vain. With two, one may wait for a
-# disk.
-threads_each() { local each=$(($(nproc) / nodes)); printf '%s' $((each > 2 ? each : 2)); }
+# The nodes share this machine's cores: more threads than cores wake each other in vain.
+threads_each() { local each=$(($(nproc) / nodes)); printf '%s' $((each > 1 ? each : 1)); }
 
 # A node without --join founds a ring, so only node 1 of a new ring starts without it. Once the ring exists, node 1 joins
 # too: if it had lost its folder, it would found a second namespace beside the one that the other nodes keep.

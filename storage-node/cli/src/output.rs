@@ -2,13 +2,11 @@
 
 use std::io::Write;
 
-/// With one thread for each core, unless another number is asked for.
+/// With one thread for each core and at least two, because one may wait for a disk; unless another number is asked for.
 pub fn runtime(threads: Option<usize>) -> std::io::Result<tokio::runtime::Runtime> {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    if let Some(threads) = threads {
-        builder.worker_threads(threads);
-    }
-    builder.enable_all().build()
+    let each_core = || std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
+    let threads = threads.unwrap_or_else(each_core);
+    tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()
 }
 
 pub fn write_out(text: &str) -> anyhow::Result<()> {
