@@ -26,10 +26,10 @@ pub(super) struct ProcessArgs<'a> {
     pub node_args: &'a [String],
 }
 
-/// The threads of each of so many nodes on this machine; at least two, of which one may wait for a disk.
+/// The threads of each of so many nodes on this machine: more than it has cores wake each other in vain.
 pub(super) fn threads_each(nodes: usize) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    (cores / nodes.max(1)).max(2)
+    (cores / nodes.max(1)).max(1)
 }
 
 pub(super) struct NodeProcess {
