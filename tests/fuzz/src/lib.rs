@@ -2,10 +2,12 @@
 //!
 //! Each [`Target`] has good messages of its own making, from which both ways of running it begin: `tests/checks.rs` damages
 //! them with a seeded generator in every check, and `tests/fuzz.sh` lets libFuzzer follow the coverage for as long as one
-//! likes. A target fails by a panic. Whole nodes are attacked by `tests/it/identities/hostile.rs`.
+//! likes. A target fails by a panic. One target is a whole node; rings with identities are attacked by
+//! `tests/it/identities/hostile.rs`.
 
 mod damage;
 mod targets;
+mod whole_node;
 
 pub use self::{
     damage::damage,

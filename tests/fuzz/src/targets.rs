@@ -23,6 +23,8 @@ use chordfs_types::{
 use tokio::runtime;
 use tokio_util::sync::CancellationToken;
 
+use crate::whole_node;
+
 /// One kind of input.
 pub struct Target {
     pub name: &'static str,
@@ -30,16 +32,19 @@ pub struct Target {
     pub run: fn(&[u8]),
     /// Good inputs.
     pub corpus: fn() -> Vec<Vec<u8>>,
+    /// An input takes about as long as so many of the others.
+    pub share: u64,
 }
 
 pub const TARGETS: &[Target] = &[
-    Target { name: "chunk-records", run: chunk_records, corpus: record_corpus },
-    Target { name: "chunk-bodies", run: chunk_bodies, corpus: chunk_body_corpus },
-    Target { name: "namespace-requests", run: namespace_requests, corpus: request_corpus },
-    Target { name: "namespace-answers", run: namespace_answers, corpus: answer_corpus },
-    Target { name: "rpc-messages", run: rpc_messages, corpus: rpc_corpus },
-    Target { name: "certificates", run: certificates, corpus: certificate_corpus },
-    Target { name: "names-and-tokens", run: names_and_tokens, corpus: text_corpus },
+    Target { name: "chunk-records", run: chunk_records, corpus: record_corpus, share: 1 },
+    Target { name: "chunk-bodies", run: chunk_bodies, corpus: chunk_body_corpus, share: 1 },
+    Target { name: "namespace-requests", run: namespace_requests, corpus: request_corpus, share: 1 },
+    Target { name: "namespace-answers", run: namespace_answers, corpus: answer_corpus, share: 1 },
+    Target { name: "rpc-messages", run: rpc_messages, corpus: rpc_corpus, share: 1 },
+    Target { name: "certificates", run: certificates, corpus: certificate_corpus, share: 1 },
+    Target { name: "names-and-tokens", run: names_and_tokens, corpus: text_corpus, share: 1 },
+    Target { name: "whole-node", run: whole_node::run, corpus: whole_node::corpus, share: 10 },
 ];
 
 fn file() -> FileName {
@@ -139,7 +144,7 @@ fn commit() -> Commit {
     Commit { size_at_least: 30_000, extents: vec![extent(1, 5), extent(7, 6)], ..Commit::default() }
 }
 
-fn request_corpus() -> Vec<Vec<u8>> {
+pub(crate) fn request_corpus() -> Vec<Vec<u8>> {
     let (_, file) = small_tree();
     let op = |change| NamespaceOp { origin: None, now: Time { secs: 9, nanos: 9 }, change };
     let truncate =

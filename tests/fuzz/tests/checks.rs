@@ -20,7 +20,7 @@ fn good_inputs_are_taken_and_damaged_ones_stop_nothing() {
         for good in &corpus {
             (target.run)(good);
         }
-        for number in 0..inputs {
+        for number in 0..inputs / target.share {
             let good = corpus.choose(&mut random).expect("each target has good inputs");
             let input = damage(&mut random, good);
             let outcome = catch_unwind(AssertUnwindSafe(|| (target.run)(&input)));
