@@ -86,6 +86,12 @@ impl ByteBudget {
         self.0.limit_kib * 1024
     }
 
+    /// The bytes of a class that one peer may hold.
+    #[cfg(test)]
+    pub(crate) fn share_bytes(&self, class: ByteClass) -> usize {
+        ceiling_kib(self.0.limit_kib, class as usize) / PEER_PART * 1024
+    }
+
     /// The bytes reserved now.
     pub fn used_bytes(&self) -> usize {
         (self.0.limit_kib - self.0.room[CLASSES - 1].available_permits()) * 1024

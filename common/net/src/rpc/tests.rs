@@ -1,6 +1,7 @@
 //! Client and server against each other over TCP, and the server against hostile peers.
 
 mod memory;
+mod shares;
 
 use std::{
     net::SocketAddr,
@@ -71,6 +72,10 @@ async fn served(limits: RpcLimits) -> Served {
 }
 
 async fn served_within(limits: RpcLimits, budget: ByteBudget) -> Served {
+    served_by(Acceptor::default(), limits, budget).await
+}
+
+async fn served_by(acceptor: Acceptor, limits: RpcLimits, budget: ByteBudget) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let fake = Arc::new(FakeService {
@@ -80,8 +85,7 @@ async fn served_within(limits: RpcLimits, budget: ByteBudget) -> Served {
         most_running: AtomicUsize::new(0),
     });
     let shutdown = CancellationToken::new();
-    let done =
-        tokio::spawn(serve_within(listener, Acceptor::default(), fake.clone(), limits, budget, shutdown.clone()));
+    let done = tokio::spawn(serve_within(listener, acceptor, fake.clone(), limits, budget, shutdown.clone()));
     Served { address, fake, shutdown: shutdown.clone(), done, _stop: shutdown.drop_guard() }
 }
 
