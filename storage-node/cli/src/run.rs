@@ -116,8 +116,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = clap::value_parser!(u64).range(128..=1 << 20))]
     peer_memory: u64,
     /// Threads that serve requests. Nodes that share a machine share its cores best if together they have about as many
-    /// threads as it has cores. While a disk stops answering, a node with one thread may not answer either [default: one
-    /// for each core, two at least]
+    /// threads as it has cores. While a disk stops answering, a node with one thread may not answer either [default:
+    /// one for each core, at least two]
     #[arg(long, value_name = "N", env = "CHORDFS_THREADS", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
     /// For tests: the length of a minute in the node's history

@@ -46,7 +46,7 @@ static NODE: LazyLock<IpAddr> = LazyLock::new(start_node);
 /// Starts a node that runs as long as this process.
 fn start_node() -> IpAddr {
     count_panics();
-    // Somebody else may have the usual addresses.
+    // The usual addresses may be taken.
     let [a, b, c] = rand::random::<[u8; 3]>();
     let ip = IpAddr::V4(Ipv4Addr::new(127, a.clamp(1, 250), b, c.clamp(1, 250)));
     let folder = tempfile::tempdir().expect("a folder");
@@ -110,7 +110,8 @@ pub(crate) fn run(bytes: &[u8]) {
 }
 
 pub(crate) fn corpus() -> Vec<Vec<u8>> {
-    let to = |port: u8, messages: Vec<Vec<u8>>| messages.into_iter().map(move |message| [&[port], &message[..]].concat());
+    let to =
+        |port: u8, messages: Vec<Vec<u8>>| messages.into_iter().map(move |message| [&[port], &message[..]].concat());
     to(0, ring_messages()).chain(to(1, file_messages())).chain(to(2, admin_messages())).collect()
 }
 
@@ -135,7 +136,8 @@ fn ring_messages() -> Vec<Vec<u8>> {
 
 fn http(line: &str, kind: &str, body: &[u8]) -> Vec<u8> {
     let length = body.len();
-    let head = format!("{line} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n");
+    let head =
+        format!("{line} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n");
     [head.as_bytes(), body].concat()
 }
 
