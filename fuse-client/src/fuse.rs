@@ -40,7 +40,8 @@ use self::{
     replies::Replies,
 };
 use crate::{
-    fs::{Caller, EntryLocation, FileSystem, ListedEntry, NewEntry, WriteAt},
+    fs::{EntryLocation, FileSystem, ListedEntry, NewEntry, WriteAt},
+    local_users::LocalUsers,
     options::KernelTimeouts,
     root_map::RootMap,
 };
@@ -71,6 +72,7 @@ pub struct Mount {
     fs: Arc<FileSystem>,
     runtime: Handle,
     root: RootMap,
+    users: LocalUsers,
     timeouts: KernelTimeouts,
     /// A system call fails after this long without an answer.
     deadline: Duration,
@@ -85,11 +87,12 @@ impl Mount {
         fs: Arc<FileSystem>,
         runtime: Handle,
         root: RootMap,
+        users: LocalUsers,
         timeouts: KernelTimeouts,
         deadline: Duration,
     ) -> (Self, oneshot::Receiver<()>) {
         let (ended, end) = oneshot::channel();
-        (Self { fs, runtime, root, timeouts, deadline, callers: Arc::default(), ended: Some(ended) }, end)
+        (Self { fs, runtime, root, users, timeouts, deadline, callers: Arc::default(), ended: Some(ended) }, end)
     }
 
     /// Keeps a panic in a handler from ending the thread that serves the kernel.
@@ -136,7 +139,8 @@ impl Mount {
     }
 
     fn make(&self, op: &'static str, parent: INodeNo, name: &OsStr, req: &Request, new: NewEntry, reply: ReplyEntry) {
-        let (fs, replies, parent, caller) = (self.fs.clone(), self.replies(), self.root.inward(parent), caller(req));
+        let (fs, replies, parent) = (self.fs.clone(), self.replies(), self.root.inward(parent));
+        let caller = self.users.creator(req.uid(), req.gid());
         let name = match entry_name(name) {
             Ok(name) => name,
             Err(failure) => return reply.error(errno(op, parent, &failure)),
@@ -146,10 +150,6 @@ impl Mount {
             replies.entry(op, parent, &name, made, reply);
         });
     }
-}
-
-fn caller(req: &Request) -> Caller {
-    Caller { uid: req.uid(), gid: req.gid() }
 }
 
 impl Filesystem for Mount {
@@ -356,7 +356,7 @@ impl Filesystem for Mount {
         reply: ReplyCreate,
     ) {
         self.guarded("create", || {
-            let (fs, replies, caller) = (self.fs.clone(), self.replies(), caller(req));
+            let (fs, replies, caller) = (self.fs.clone(), self.replies(), self.users.creator(req.uid(), req.gid()));
             let (parent, exclusive) = (self.root.inward(parent), flags & libc::O_EXCL != 0);
             let name = match entry_name(name) {
                 Ok(name) => name,
@@ -373,7 +373,14 @@ impl Filesystem for Mount {
         self.guarded("open", || {
             let (fs, replies, ino) = (self.fs.clone(), self.replies(), self.root.inward(ino));
             let can_write = flags.0 & libc::O_ACCMODE != libc::O_RDONLY;
-            self.spawn(req, [ino; 2], async move { replies.opened(ino, fs.open(ino, can_write).await, reply) });
+            let is_checked = self.users.has_no_power(req.uid());
+            let opened = async move {
+                if is_checked {
+                    fs.check_open_without_root(ino, can_write).await?;
+                }
+                fs.open(ino, can_write).await
+            };
+            self.spawn(req, [ino; 2], async move { replies.opened(ino, opened.await, reply) });
         });
     }
 

@@ -27,6 +27,7 @@ pub mod daemon;
 pub mod exit;
 pub mod fs;
 pub mod fuse;
+mod local_users;
 pub mod mount;
 pub mod mountpoint;
 pub mod notify;

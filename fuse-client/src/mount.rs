@@ -39,6 +39,7 @@ use crate::{
     exit::MountError,
     fs::FileSystem,
     fuse::Mount,
+    local_users::LocalUsers,
     mountpoint::{self, Device},
     notify::{self, Notices},
     options::{Config, Options},
@@ -95,6 +96,8 @@ pub async fn run(config: &Config, target: &Path, reporter: &mut Reporter) -> Res
 struct Connected {
     /// The ring lets this mount only read.
     read_only: bool,
+    /// The ring lets root of this machine do only what others may do.
+    squashes_root: bool,
     session: Session,
     fs: Arc<FileSystem>,
     root: RootMap,
@@ -107,13 +110,15 @@ type Events = mpsc::UnboundedReceiver<SessionEvent>;
 async fn connect(config: &Config, target: &Path) -> Result<(Connected, Events), MountError> {
     let nodes = config.source.resolve().await?;
     let access = ring_access(config, target, &nodes).await?;
-    let (connector, read_only) = (access.connector().clone(), access.role() == Some(Role::ReadOnlyClient));
+    let connector = access.connector().clone();
+    let read_only = access.role().is_some_and(Role::is_read_only_client);
+    let squashes_root = access.role().is_some_and(Role::squashes_root);
     let folder = mounted_folder(&config.source, &access)?;
     let (session, events) = open_session(config, target, nodes.clone(), connector.clone()).await?;
     let (leader, known) = (session.clone(), nodes.clone());
     tokio::spawn(access.keep_valid(move || leader.leader().into_iter().chain(known.iter().copied()).collect()));
     let urgency = Arc::<Urgency>::default();
-    let (namespace, write_back) = namespace(&session, config, urgency.clone());
+    let (namespace, write_back) = namespace(&session, config, squashes_root, urgency.clone());
     let root = root_inode(&*namespace, &config.source, &folder).await?;
     let (notices, queue) = Notices::new();
     let chunks = chunk_client(nodes, connector, &session, &config.options);
@@ -127,7 +132,8 @@ async fn connect(config: &Config, target: &Path) -> Result<(Connected, Events), 
         write_back.on_refusal(move || weak.upgrade().iter().for_each(|fs| fs.forget_everything()));
     }
     let queue = parking_lot::Mutex::new(Some(queue));
-    Ok((Connected { read_only, session, fs, root: RootMap::new(root, config.options.shown), queue }, events))
+    let root = RootMap::new(root, config.options.shown);
+    Ok((Connected { read_only, squashes_root, session, fs, root, queue }, events))
 }
 
 async fn ring_access(config: &Config, target: &Path, nodes: &[SocketAddr]) -> Result<RingAccess, MountError> {
@@ -154,14 +160,16 @@ async fn open_session(
         .map_err(|error| MountError::failure(format!("no node of {} can be reached: {error}", config.source)))
 }
 
-/// The session, behind the memory that answers changes before they are logged unless each is to be logged first.
+/// The session, behind the memory that answers changes before they are logged unless each is to be logged first. Where
+/// root has no power it is so, too: the ring decides what root may do, and root is told at once.
 fn namespace(
     session: &Session,
     config: &Config,
+    squashes_root: bool,
     urgency: Arc<Urgency>,
 ) -> (Arc<dyn NamespaceClient>, Option<Arc<WriteBack>>) {
     let flags = &config.options.flags;
-    if flags.sync || flags.dirsync {
+    if flags.sync || flags.dirsync || squashes_root {
         return (Arc::new(session.clone()), None);
     }
     let write_back = WriteBack::start(Arc::new(session.clone()), urgency);
@@ -235,7 +243,8 @@ impl Connected {
     /// Returns when the mount is ready. Dropping the returned value does not unmount: see [`Mounted::detach`].
     async fn mount(&self, config: &Config, target: &Path) -> Result<Mounted, MountError> {
         let (timeouts, deadline) = (config.options.timeouts, config.options.deadline);
-        let (mount, ended) = Mount::new(self.fs.clone(), Handle::current(), self.root, timeouts, deadline);
+        let users = LocalUsers { squashes_root: self.squashes_root };
+        let (mount, ended) = Mount::new(self.fs.clone(), Handle::current(), self.root, users, timeouts, deadline);
         let (kernel_config, path) = (kernel_config(config, self.read_only), target.to_owned());
         let session = tokio::task::spawn_blocking(move || fuser::Session::new(mount, path, &kernel_config))
             .await

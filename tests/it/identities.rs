@@ -2,6 +2,7 @@
 
 mod folders;
 mod hostile;
+mod root_squash;
 mod visitors;
 mod wire;
 
@@ -113,18 +114,18 @@ fn each_role_may_do_what_it_needs_and_strangers_nothing() {
     fs::File::open(mount.join("file")).unwrap().sync_all().unwrap();
     let runtime = Runtime::new().unwrap();
     let (files, admin) = (SocketAddr::from((cluster.ip(0), 5058)), SocketAddr::from((cluster.ip(0), 5059)));
-    let everybody = ["metrics", "read-only-client", "client"];
-    let readers = ["read-only-client", "client"];
+    let everybody = ["metrics", "read-only-client", "client", "squashed-client", "squashed-read-only-client"];
+    let readers = ["read-only-client", "client", "squashed-client", "squashed-read-only-client"];
     let cases: &[(SocketAddr, &str, &str, &[&str])] = &[
         (files, "GET", "/file", &["plain", "read-only-client", "client"]),
         (files, "POST", "/chunks/get", &readers),
-        (files, "POST", "/chunks/put?copies=1&durability=disk", &["client"]),
+        (files, "POST", "/chunks/put?copies=1&durability=disk", &["client", "squashed-client"]),
         (files, "POST", "/chunks/delete", &[]),
         (files, "GET", "/chunks/list?after=0&upto=0&from=0", &[]),
         (files, "POST", "/chunks/gone", &[]),
         (files, "DELETE", "/missing", &["plain", "client"]),
-        (admin, "GET", "/healthz", &["plain", "no certificate", "expired", "metrics", "read-only-client", "client"]),
-        (admin, "GET", "/metrics", &["plain", "metrics", "read-only-client", "client"]),
+        (admin, "GET", "/healthz", &[&["plain", "no certificate", "expired"][..], &everybody].concat()),
+        (admin, "GET", "/metrics", &[&["plain"][..], &everybody].concat()),
         (admin, "GET", "/chunks", &[]),
         (admin, "POST", "/raft/append?to=1&of=1", &[]),
         (admin, "POST", "/raft/vote?to=1&of=1", &[]),
@@ -172,7 +173,8 @@ fn the_namespace_itself_checks_the_role() {
     for visitor in visitors(&cluster, &runtime) {
         let asked = runtime.block_on(visitor.namespace(ring_port, query()));
         let may_read = matches!(asked, Some(Response::Answered(Ok(_), _)));
-        assert_eq!(may_read, ["read-only-client", "client"].contains(&visitor.name), "{}: {asked:?}", visitor.name);
+        let is_reader = visitor.name.ends_with("client");
+        assert_eq!(may_read, is_reader, "{}: {asked:?}", visitor.name);
         let revoked = runtime.block_on(visitor.namespace(ring_port, revoke()));
         assert!(!matches!(revoked, Some(Response::Applied(Ok(_), _))), "{}: {revoked:?}", visitor.name);
         let tokens = runtime.block_on(visitor.namespace(ring_port, Request::Query(Query::OperatorTokens)));

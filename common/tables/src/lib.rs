@@ -39,6 +39,7 @@ mod rename;
 mod retired;
 mod segments;
 mod sessions;
+mod squash;
 #[cfg(test)]
 mod tests;
 mod work;

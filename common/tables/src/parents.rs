@@ -164,8 +164,12 @@ impl BoundView<'_> {
     /// file that one of its sessions writes.
     pub fn reaches_version(&self, version: Version) -> bool {
         let used_by = self.tables.versions.get(&version).map(|used| used.ino);
-        used_by.is_some_and(|ino| self.reaches(ino))
-            || self.sessions().any(|session| self.tables.owns(session, version))
+        used_by.is_some_and(|ino| self.reaches(ino)) || self.owns(version)
+    }
+
+    /// Whether a session of the caller has the version to write with.
+    pub(super) fn owns(&self, version: Version) -> bool {
+        self.sessions().any(|session| self.tables.owns(session, version))
     }
 
     fn holds(&self, ino: Ino) -> bool {

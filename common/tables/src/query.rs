@@ -40,7 +40,10 @@ impl Tables {
             Query::Identities => Ok(self.identities.list()),
             Query::RevokedIdentities => Ok(Answer::RevokedIdentities(self.identities.revoked())),
             Query::LoggedChunks { ids } => Ok(self.logged_data(ids)),
-            Query::Reachable { owner, path, versions } => Ok(self.reachable(*owner, path, versions)),
+            Query::Reachable { owner, path, versions } => Ok(self.reachable(*owner, path, versions, |_| true)),
+            Query::ReachableWithoutRoot { owner, path, versions, stores } => {
+                Ok(self.reachable(*owner, path, versions, |version| self.permits_version(version, *stores)))
+            }
             Query::OpenEntries { ino, after, limit } => self.open_entries(*ino, after.as_ref(), *limit),
         }
     }
@@ -50,9 +53,17 @@ impl Tables {
         self.has_leftovers() || self.unheld.get_min().is_some_and(|((since, _), ())| *since < before)
     }
 
-    fn reachable(&self, owner: IdentityId, path: &[EntryName], versions: &[Version]) -> Answer {
+    fn reachable(
+        &self,
+        owner: IdentityId,
+        path: &[EntryName],
+        versions: &[Version],
+        permits: impl Fn(Version) -> bool,
+    ) -> Answer {
         let view = self.bound_view(owner, path);
-        let reaches = |version: &Version| view.is_some_and(|view| view.reaches_version(*version));
+        let reaches = |version: &Version| {
+            view.is_some_and(|view| view.owns(*version) || view.reaches_version(*version) && permits(*version))
+        };
         Answer::Reachable(versions.iter().map(reaches).collect())
     }
 

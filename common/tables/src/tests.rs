@@ -22,6 +22,7 @@ mod operator_tokens;
 mod parents;
 mod pool_size;
 mod sessions;
+mod squash;
 
 /// Tables with one open session, and short helpers. Every change has a second and a log index of its own.
 struct Fixture {

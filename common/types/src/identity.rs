@@ -31,11 +31,23 @@ pub enum Role {
     ReadOnlyClient,
     /// A program that only reads metrics and health.
     Metrics,
+    /// A client on whose machine root has no power over root's files.
+    SquashedClient,
+    /// A client that only reads, and on whose machine root has no power over root's files.
+    SquashedReadOnlyClient,
 }
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 5] = [Self::Node, Self::Operator, Self::Client, Self::ReadOnlyClient, Self::Metrics];
+    pub const ALL: [Self; 7] = [
+        Self::Node,
+        Self::Operator,
+        Self::Client,
+        Self::ReadOnlyClient,
+        Self::Metrics,
+        Self::SquashedClient,
+        Self::SquashedReadOnlyClient,
+    ];
 
     /// The name in certificates, commands and messages.
     pub const fn name(self) -> &'static str {
@@ -45,7 +57,27 @@ impl Role {
             Self::Client => "client",
             Self::ReadOnlyClient => "read-only-client",
             Self::Metrics => "metrics",
+            Self::SquashedClient => "squashed-client",
+            Self::SquashedReadOnlyClient => "squashed-read-only-client",
         }
+    }
+
+    /// Whether it uses files and nothing else.
+    pub const fn is_client(self) -> bool {
+        match self {
+            Self::Client | Self::ReadOnlyClient | Self::SquashedClient | Self::SquashedReadOnlyClient => true,
+            Self::Node | Self::Operator | Self::Metrics => false,
+        }
+    }
+
+    /// Whether it is a client that may change nothing.
+    pub const fn is_read_only_client(self) -> bool {
+        matches!(self, Self::ReadOnlyClient | Self::SquashedReadOnlyClient)
+    }
+
+    /// Whether root on the client's machine has no power over root's files.
+    pub const fn squashes_root(self) -> bool {
+        matches!(self, Self::SquashedClient | Self::SquashedReadOnlyClient)
     }
 }
 
@@ -110,9 +142,7 @@ impl Identity {
             Some(path) if !is_absolute_and_plain(path) => refused(
                 "a path is absolute, has at most 1024 bytes, and components of at most 255 that are neither empty nor \".\" or \"..\"",
             ),
-            Some(_) if !matches!(self.role, Role::Client | Role::ReadOnlyClient) => {
-                refused("only clients are bound to a path")
-            }
+            Some(_) if !self.role.is_client() => refused("only clients are bound to a path"),
             _ => Ok(()),
         }
     }

@@ -4,7 +4,7 @@
 use chordfs_types::{
     chunk_api::Durability,
     fs_error::FsError,
-    namespace::{Answer, Attr, Change, EntryName, FileKind, Ino, Query, SetAttr},
+    namespace::{Answer, Attr, Change, EntryName, FileKind, Ino, Query, SetAttr, permission},
 };
 
 use super::{FileSystem, handle::OpenFile, unexpected};
@@ -63,6 +63,15 @@ impl FileSystem {
             Err(error @ FsError::Stale { .. }) => self.removed.mark(ino).ok_or(error),
             Err(error) => Err(error),
         }
+    }
+
+    /// Checks that a user other than root may open the file, of a machine on which root has no power.
+    pub async fn check_open_without_root(&self, ino: Ino, can_write: bool) -> Result<(), FsError> {
+        let bits = if can_write { permission::WRITE } else { permission::READ };
+        if self.attr(ino).await?.permits_without_root(bits) {
+            return Ok(());
+        }
+        Err(FsError::NotPermitted { reason: "root has no power on this machine over root's files".into() })
     }
 
     /// Sets the given attributes and leaves the others unchanged.

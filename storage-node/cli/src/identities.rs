@@ -15,12 +15,16 @@ use crate::node_arg::{OperatorArg, admin_client};
 pub struct InviteArgs {
     #[command(flatten)]
     node: OperatorArg,
-    /// What the newcomer may do: node, operator, client, read-only-client or metrics
+    /// What the newcomer may do: node, operator, client, read-only-client, squashed-client, squashed-read-only-client or
+    /// metrics
     #[arg(long, value_name = "ROLE")]
     role: Role,
     /// With --role client: it may only read
     #[arg(long)]
     read_only: bool,
+    /// With --role client: root on its machine has no power over root's files
+    #[arg(long)]
+    root_squash: bool,
     /// With --role client: it sees this folder and nothing above it, as /projects
     #[arg(long, value_name = "PATH")]
     path: Option<String>,
@@ -50,10 +54,12 @@ pub struct RevokeArgs {
 
 /// Returns the token to print.
 pub async fn invite(args: InviteArgs) -> anyhow::Result<String> {
-    let role = match (args.role, args.read_only) {
-        (Role::Client, true) => Role::ReadOnlyClient,
-        (role, false) => role,
-        (role, true) => bail!("--read-only is for clients, and not for the role {role}"),
+    let role = match (args.role, args.read_only, args.root_squash) {
+        (role, false, false) => role,
+        (Role::Client, true, false) => Role::ReadOnlyClient,
+        (Role::Client, false, true) => Role::SquashedClient,
+        (Role::Client, true, true) => Role::SquashedReadOnlyClient,
+        (role, ..) => bail!("--read-only and --root-squash are for --role client, and not for the role {role}"),
     };
     let seconds = args.expires.as_secs().max(1);
     let body = json!({"role": role, "name": args.name, "path": args.path, "expires_seconds": seconds});

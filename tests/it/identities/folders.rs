@@ -67,37 +67,43 @@ fn a_mount_that_is_bound_to_a_folder_works_in_it_and_sees_nothing_above_it() {
 }
 
 /// A file as a client sees it that may see everything.
-struct SeenFile {
-    ino: Ino,
-    chunk: ChunkRef,
+pub(super) struct SeenFile {
+    pub ino: Ino,
+    pub chunk: ChunkRef,
 }
 
-struct Scene {
+pub(super) struct Scene {
     cluster: Cluster,
-    mount: TempMount,
+    pub mount: TempMount,
     runtime: Runtime,
-    free: Visitor,
-    bound: Visitor,
+    pub free: Visitor,
+    /// May do less.
+    pub bound: Visitor,
 }
 
 impl Scene {
     fn new() -> Self {
+        Self::with_guest(&["--path", "/projects"])
+    }
+
+    /// One client may do everything, and another one what an invitation with these options lets it do.
+    pub(super) fn with_guest(options: &[&str]) -> Self {
         let (cluster, mount) = ring_with_folders();
         let runtime = Runtime::new().unwrap();
         let visitor = |name, args: &[&str]| {
             let token = invite(&cluster, &[&["--role", "client"], args].concat());
             Visitor { name, connector: invited(&runtime, &token) }
         };
-        let (free, bound) = (visitor("free", &[]), visitor("bound", &["--path", "/projects"]));
+        let (free, bound) = (visitor("free", &[]), visitor("bound", options));
         Self { cluster, mount, runtime, free, bound }
     }
 
-    fn ask(&self, visitor: &Visitor, request: Request) -> Response {
+    pub(super) fn ask(&self, visitor: &Visitor, request: Request) -> Response {
         let node = SocketAddr::from((self.cluster.ip(0), 5057));
         self.runtime.block_on(visitor.namespace(node, request)).expect("the call itself is allowed")
     }
 
-    fn open_session(&self, visitor: &Visitor) -> SessionId {
+    pub(super) fn open_session(&self, visitor: &Visitor) -> SessionId {
         let change = Change::OpenSession { nonce: rand::random(), client: "visitor".into(), holds_leases: false };
         match self.ask(visitor, Request::Apply(NamespaceOp { origin: None, now: Time::now(), change })) {
             Response::Applied(Ok(Reply::Session { session, .. }), _) => session,
@@ -105,11 +111,11 @@ impl Scene {
         }
     }
 
-    fn ino(&self, path: &str) -> Ino {
+    pub(super) fn ino(&self, path: &str) -> Ino {
         Ino(fs::metadata(self.mount.join(path)).unwrap().ino())
     }
 
-    fn seen(&self, path: &str) -> SeenFile {
+    pub(super) fn seen(&self, path: &str) -> SeenFile {
         let ino = self.ino(path);
         match self.ask(&self.free, Request::Query(Query::Open { ino })) {
             Response::Answered(Ok(Answer::Open { attr, extents, .. }), _) => {
@@ -120,22 +126,26 @@ impl Scene {
         }
     }
 
-    fn call(&self, visitor: &Visitor, path: &str, body: Bytes) -> (StatusCode, Bytes) {
+    pub(super) fn call(&self, visitor: &Visitor, path: &str, body: Bytes) -> (StatusCode, Bytes) {
         let files = SocketAddr::from((self.cluster.ip(0), 5058));
         self.runtime.block_on(visitor.send(files, "POST", path, body)).expect("there is a connection")
     }
+
+    pub(super) fn get_file(&self, visitor: &Visitor, path: &str) -> Option<StatusCode> {
+        self.runtime.block_on(visitor.call(SocketAddr::from((self.cluster.ip(0), 5058)), "GET", path))
+    }
 }
 
-fn name(text: &str) -> EntryName {
+pub(super) fn name(text: &str) -> EntryName {
     EntryName::new(text.to_owned()).unwrap()
 }
 
-fn op(session: SessionId, sequence: u64, change: Change) -> Request {
+pub(super) fn op(session: SessionId, sequence: u64, change: Change) -> Request {
     let origin = Some(OpId { session, sequence, answered_below: 0 });
     Request::Apply(NamespaceOp { origin, now: Time::now(), change })
 }
 
-fn is_refused(response: &Response) -> bool {
+pub(super) fn is_refused(response: &Response) -> bool {
     matches!(
         response,
         Response::Applied(Err(FsError::NotPermitted { .. }), _)

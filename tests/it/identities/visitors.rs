@@ -90,6 +90,8 @@ pub(super) fn visitors(cluster: &Cluster, runtime: &Runtime) -> Vec<Visitor> {
         visitor("metrics", credentials(cluster, runtime, Role::Metrics)),
         visitor("read-only-client", credentials(cluster, runtime, Role::ReadOnlyClient)),
         visitor("client", credentials(cluster, runtime, Role::Client)),
+        visitor("squashed-client", credentials(cluster, runtime, Role::SquashedClient)),
+        visitor("squashed-read-only-client", credentials(cluster, runtime, Role::SquashedReadOnlyClient)),
     ]
 }
 

@@ -28,7 +28,8 @@ pub use self::{
     pool_size::{MAX_POOL_REASON_BYTES, PoolDecider, PoolDecision, PoolSize, PoolStep, REMEMBERED_POOL_DECISIONS},
     query::{Answer, DirEntry, FileContents, MAX_LISTED_EXTENTS, OpenedEntry, PAGE_ITEMS, Query},
     values::{
-        AcceptedToken, Attr, EntryName, Extent, FileKind, InoBlock, MAX_ENTRY_NAME_BYTES, SessionId, Time, VersionBlock,
+        AcceptedToken, Attr, EntryName, Extent, FileKind, InoBlock, MAX_ENTRY_NAME_BYTES, SessionId, Time,
+        VersionBlock, permission,
     },
 };
 pub use crate::ino::Ino;

@@ -122,6 +122,17 @@ pub enum Query {
         /// Entries in the answer at most, besides [`PAGE_ITEMS`].
         limit: u32,
     },
+    /// What `Reachable` asks, of an identity on whose machine root has no power. Answered with `Reachable`.
+    ReachableWithoutRoot {
+        /// The caller's identity.
+        owner: IdentityId,
+        /// The folder to which it is bound; empty if it is bound to none.
+        path: Vec<EntryName>,
+        /// Those of one request for chunks, each once.
+        versions: Vec<Version>,
+        /// Whether the caller stores chunks, and does not read them.
+        stores: bool,
+    },
 }
 
 /// The result of a [`Query`] that was not refused.
@@ -198,7 +209,7 @@ pub enum Answer {
     },
     /// To `RevokedIdentities`, by their numbers.
     RevokedIdentities(Vec<IdentityId>),
-    /// To `Reachable`, in the order of the query.
+    /// To `Reachable` and `ReachableWithoutRoot`, in the order of the query.
     Reachable(Vec<bool>),
     /// To `OpenEntries`.
     OpenedEntries {

@@ -154,6 +154,25 @@ pub struct Attr {
     pub file: FileName,
 }
 
+/// Permission bits, as those of others in a mode.
+pub mod permission {
+    /// Read a file, list a directory.
+    pub const READ: u16 = 4;
+    /// Change a file, or the names in a directory.
+    pub const WRITE: u16 = 2;
+    /// Execute a file, look names up in a directory.
+    pub const EXECUTE: u16 = 1;
+}
+
+impl Attr {
+    /// Whether some user who is not root and not in root's group has these permissions. A machine that acts for
+    /// anybody but root can claim to act for that user.
+    pub fn permits_without_root(&self, bits: u16) -> bool {
+        let of_group = self.gid != 0 && self.mode >> 3 & bits == bits;
+        self.uid != 0 || of_group || self.mode & bits == bits
+    }
+}
+
 /// A run of chunks with one version. Chunks that no extent covers are holes and read as zeros; so does the rest of a
 /// chunk stored shorter than the chunk size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

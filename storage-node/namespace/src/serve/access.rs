@@ -38,21 +38,18 @@ pub(crate) fn check(caller: &RemoteCaller, request: &Request, now: SystemTime) -
         | Request::KeepAlive { .. }
         | Request::Report(_)
         | Request::Acknowledge { .. } => match role {
-            Role::Node | Role::Operator | Role::Client | Role::ReadOnlyClient => Ok(()),
             Role::Metrics => Err(refused("the role metrics has no session".into())),
+            _ => Ok(()),
         },
     }
 }
 
 fn check_change(role: Role, op: &NamespaceOp) -> Result<(), FsError> {
     match (role, kind(&op.change)) {
-        (Role::Node, _)
-        | (Role::Operator | Role::Client, ChangeKind::Session | ChangeKind::Files)
-        | (Role::ReadOnlyClient, ChangeKind::Session) => Ok(()),
-        (Role::ReadOnlyClient, ChangeKind::Files) => Err(FsError::ReadOnly),
-        (Role::Operator | Role::Client | Role::ReadOnlyClient, ChangeKind::Ring) | (Role::Metrics, _) => {
-            Err(refused(format!("the role {role} may not change this")))
-        }
+        (Role::Node, _) => Ok(()),
+        (Role::Metrics, _) | (_, ChangeKind::Ring) => Err(refused(format!("the role {role} may not change this"))),
+        (role, ChangeKind::Files) if role.is_read_only_client() => Err(FsError::ReadOnly),
+        (_, ChangeKind::Session | ChangeKind::Files) => Ok(()),
     }
 }
 
@@ -65,6 +62,7 @@ fn check_query(role: Role, query: &Query) -> Result<(), FsError> {
         | Query::Dead { .. }
         | Query::Contents { .. }
         | Query::Reachable { .. }
+        | Query::ReachableWithoutRoot { .. }
             if !inside =>
         {
             Err(refused(format!("the role {role} may not ask this")))

@@ -1,5 +1,6 @@
 //! Keeping callers apart. Only the identity that opened a session acts in it, and an identity that is bound to a folder
-//! names only what lies in that folder. A mount could be changed to do otherwise, so the leader checks every request.
+//! names only what lies in that folder. An identity on whose machine root has no power does nothing that root alone may
+//! do. A mount could be changed to do otherwise, so the leader checks every request.
 //!
 //! Nodes are exempt: they act for others. What a role may do at all is said in `access.rs`.
 
@@ -9,6 +10,7 @@ use chordfs_tables::{BoundView, Tables, inode_of, names_of};
 use chordfs_types::{
     chunk::Version,
     fs_error::FsError,
+    identity::IdentityId,
     namespace::{Change, EntryName, Ino, NamespaceOp, Query, Request, SessionId, folder_of},
 };
 
@@ -53,6 +55,9 @@ pub(crate) fn check(tables: &Tables, identity: &Identity, request: &Request) -> 
             _ => return Err(refused("the session belongs to somebody else".into())),
         }
     }
+    if identity.role.squashes_root() {
+        check_without_root(tables, identity.id, request)?;
+    }
     let Some(path) = folder_of(identity).map_err(FsError::Name)? else { return Ok(()) };
     let named = Named::by(request);
     if named.is_nothing() {
@@ -63,6 +68,15 @@ pub(crate) fn check(tables: &Tables, identity: &Identity, request: &Request) -> 
         let folder = identity.path.as_deref().unwrap_or_default();
         refused(format!("the identity {} is bound to the folder {folder}, and {what}", identity.id))
     })
+}
+
+fn check_without_root(tables: &Tables, owner: IdentityId, request: &Request) -> Result<(), FsError> {
+    match request {
+        Request::Apply(op) => tables.check_change_without_root(owner, &op.change),
+        Request::ApplyList(ops) => ops.iter().try_for_each(|op| tables.check_change_without_root(owner, &op.change)),
+        Request::Query(query) => tables.check_query_without_root(query),
+        _ => Ok(()),
+    }
 }
 
 fn sessions_of(request: &Request) -> Vec<SessionId> {
@@ -143,7 +157,8 @@ impl<'a> Named<'a> {
             | Query::PoolSize
             | Query::Identities
             | Query::RevokedIdentities
-            | Query::Reachable { .. } => self.everything = true,
+            | Query::Reachable { .. }
+            | Query::ReachableWithoutRoot { .. } => self.everything = true,
         }
     }
 

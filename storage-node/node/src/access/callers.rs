@@ -6,7 +6,7 @@ use chordfs_identity::Role;
 use chordfs_net::transport::RemoteCaller;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct CallerSet(u8);
+pub(super) struct CallerSet(u16);
 
 impl CallerSet {
     pub(super) const NOBODY: Self = Self(0);
@@ -19,14 +19,21 @@ impl CallerSet {
     pub(super) const PLAIN: Self = Self(32);
     /// An encrypted connection of somebody without a valid certificate.
     pub(super) const UNKNOWN: Self = Self(64);
+    /// Clients on whose machines root has no power.
+    pub(super) const SQUASHED_CLIENT: Self = Self(128);
+    pub(super) const SQUASHED_READ_ONLY_CLIENT: Self = Self(256);
 
     /// Nodes and those who look after them.
     pub(super) const INSIDE: Self = Self(Self::NODE.0 | Self::OPERATOR.0);
-    /// Everybody who may read files.
+    /// Everybody who may read files by their names, with a node's own rights.
     pub(super) const READERS: Self = Self(Self::INSIDE.0 | Self::CLIENT.0 | Self::READ_ONLY_CLIENT.0);
-    /// Everybody who may change files.
+    /// Everybody who may change files by their names.
     pub(super) const WRITERS: Self = Self(Self::INSIDE.0 | Self::CLIENT.0);
-    pub(super) const CERTIFIED: Self = Self(Self::READERS.0 | Self::METRICS.0);
+    /// Everybody who may read files by a mount: the calls that a mount makes are checked for each file.
+    pub(super) const MOUNTS: Self = Self(Self::READERS.0 | Self::SQUASHED_CLIENT.0 | Self::SQUASHED_READ_ONLY_CLIENT.0);
+    /// Everybody who may change files by a mount.
+    pub(super) const WRITING_MOUNTS: Self = Self(Self::WRITERS.0 | Self::SQUASHED_CLIENT.0);
+    pub(super) const CERTIFIED: Self = Self(Self::MOUNTS.0 | Self::METRICS.0);
     pub(super) const ANYONE: Self = Self(Self::CERTIFIED.0 | Self::PLAIN.0 | Self::UNKNOWN.0);
 
     /// What a caller is at `now`.
@@ -40,6 +47,8 @@ impl CallerSet {
             (_, Some(Role::Client)) => Self::CLIENT,
             (_, Some(Role::ReadOnlyClient)) => Self::READ_ONLY_CLIENT,
             (_, Some(Role::Metrics)) => Self::METRICS,
+            (_, Some(Role::SquashedClient)) => Self::SQUASHED_CLIENT,
+            (_, Some(Role::SquashedReadOnlyClient)) => Self::SQUASHED_READ_ONLY_CLIENT,
         }
     }
 
@@ -58,6 +67,8 @@ impl CallerSet {
             (Self::OPERATOR, "operators"),
             (Self::CLIENT, "clients"),
             (Self::READ_ONLY_CLIENT, "read-only clients"),
+            (Self::SQUASHED_CLIENT, "squashed clients"),
+            (Self::SQUASHED_READ_ONLY_CLIENT, "squashed read-only clients"),
             (Self::METRICS, "metrics"),
             (Self::PLAIN, "plain connections"),
             (Self::UNKNOWN, "callers without a valid certificate"),

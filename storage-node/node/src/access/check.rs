@@ -152,13 +152,28 @@ mod tests {
     #[test]
     fn each_kind_of_call_is_for_those_who_need_it() {
         let cases: &[(&[Rule], &str, &str, &str)] = &[
-            (table::RING, "call", "find_successor", "client metrics node operator plain read-only-client"),
+            (
+                table::RING,
+                "call",
+                "find_successor",
+                "client metrics node operator plain read-only-client squashed-client squashed-read-only-client",
+            ),
             (table::RING, "call", "join", "node operator"),
             (table::RING, "call", "chordfs_leave", "node"),
-            (table::RING, "call", "chordfs_namespace", "client node operator read-only-client"),
+            (
+                table::RING,
+                "call",
+                "chordfs_namespace",
+                "client node operator read-only-client squashed-client squashed-read-only-client",
+            ),
             (table::RING, "call", "chordfs_unheard_of", ""),
-            (table::FILES, "POST", "/chunks/put", "client node operator"),
-            (table::FILES, "POST", "/chunks/get", "client node operator read-only-client"),
+            (table::FILES, "POST", "/chunks/put", "client node operator squashed-client"),
+            (
+                table::FILES,
+                "POST",
+                "/chunks/get",
+                "client node operator read-only-client squashed-client squashed-read-only-client",
+            ),
             (table::FILES, "POST", "/chunks/delete", "node"),
             (table::FILES, "GET", "/{*path}", "client node operator plain read-only-client"),
             (table::FILES, "POST", "/upload", "client node operator plain"),
@@ -166,8 +181,18 @@ mod tests {
             (table::FILES, "POST", "/api/anything", ""),
             (table::ADMIN, "POST", "/raft/vote", "node"),
             (table::ADMIN, "POST", "/raft/append", "node"),
-            (table::ADMIN, "POST", "/identity", "client expired metrics node operator read-only-client unknown"),
-            (table::ADMIN, "GET", "/metrics", "client metrics node operator plain read-only-client"),
+            (
+                table::ADMIN,
+                "POST",
+                "/identity",
+                "client expired metrics node operator read-only-client squashed-client squashed-read-only-client unknown",
+            ),
+            (
+                table::ADMIN,
+                "GET",
+                "/metrics",
+                "client metrics node operator plain read-only-client squashed-client squashed-read-only-client",
+            ),
             (table::ADMIN, "GET", "/chunks", "node operator"),
         ];
         for (rules, method, path, expected) in cases {

@@ -53,17 +53,17 @@ pub(super) const RING: &[Rule] = &[
     rule("call", own::FOLLOWED, C::NODE, "names a node that has joined, which is then asked itself"),
     rule("call", own::LOAD, C::NODE, "reads how much the node holds"),
     rule("call", own::PLACE, C::NODE, "chooses the position of a new node"),
-    within_folder(rule("call", NAMESPACE, C::READERS, "reads and changes names, as the namespace allows the role")),
+    within_folder(rule("call", NAMESPACE, C::MOUNTS, "reads and changes names, as the namespace allows the role")),
 ];
 
 /// 5058, HTTP.
 pub(super) const FILES: &[Rule] = &[
-    within_folder(rule("POST", calls::PUT, C::WRITERS, "stores chunks")),
-    within_folder(rule("POST", calls::GET, C::READERS, "reads chunks")),
-    within_folder(rule("POST", calls::HAS, C::READERS, "asks which chunks are here, and whether they are sound")),
-    within_folder(rule("POST", calls::SYNC, C::WRITERS, "makes chunks durable")),
-    within_folder(rule("POST", calls::SECURE, C::WRITERS, "asks which chunks are durable")),
-    within_folder(rule("GET", calls::SPACE, C::READERS, "reads how much room is left")),
+    within_folder(rule("POST", calls::PUT, C::WRITING_MOUNTS, "stores chunks")),
+    within_folder(rule("POST", calls::GET, C::MOUNTS, "reads chunks")),
+    within_folder(rule("POST", calls::HAS, C::MOUNTS, "asks which chunks are here, and whether they are sound")),
+    within_folder(rule("POST", calls::SYNC, C::WRITING_MOUNTS, "makes chunks durable")),
+    within_folder(rule("POST", calls::SECURE, C::WRITING_MOUNTS, "asks which chunks are durable")),
+    within_folder(rule("GET", calls::SPACE, C::MOUNTS, "reads how much room is left")),
     rule("POST", calls::DELETE, C::NODE, "deletes versions that no file needs"),
     rule("GET", calls::LIST, C::INSIDE, "reads which chunks are here"),
     rule("GET", calls::DIGEST, C::INSIDE, "compares what two holders have"),

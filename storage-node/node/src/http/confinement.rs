@@ -1,6 +1,6 @@
-//! Which chunks a caller may read and store that is bound to a folder.
+//! Which chunks a caller may read and store that is bound to a folder, or on whose machine root has no power.
 //!
-//! A node knows chunks and no folders, so it asks the namespace which versions the caller reaches. What it may reach is
+//! A node knows chunks, and neither folders nor permissions, so it asks the namespace which versions the caller reaches. What it may reach is
 //! remembered for a few seconds, because a file's chunks are asked for one after the other; what it may not is asked
 //! again, since a version is allocated shortly before its first chunk is stored.
 
@@ -15,25 +15,32 @@ use chordfs_net::{clients::NamespaceClient, transport::RemoteCaller};
 use chordfs_types::{
     chunk::Version,
     fs_error::FsError,
-    identity::{Identity, IdentityId},
+    identity::IdentityId,
     namespace::{Answer, Query, folder_of},
 };
 use lru::LruCache;
 use parking_lot::Mutex;
 
-/// A file that was moved out of the folder stays readable for as long.
+/// A file that was moved out of the folder, or is no longer for others, stays readable for as long.
 const REMEMBERED_FOR: Duration = Duration::from_secs(5);
 const REMEMBERED_VERSIONS: NonZeroUsize = NonZeroUsize::new(1 << 16).expect("it is not 0");
 
 pub(crate) struct Confinement {
     namespace: Arc<dyn NamespaceClient>,
-    reached: Mutex<LruCache<(IdentityId, Version), Instant>>,
+    reached: Mutex<LruCache<(IdentityId, Version, Purpose), Instant>>,
 }
 
-/// Versions that a caller may read and store chunks of.
+/// What a caller wants to do with chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Purpose {
+    Read,
+    Store,
+}
+
+/// Versions that a caller may read or store chunks of.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Reach {
-    /// The caller is bound to no folder.
+    /// The caller is bound to no folder, and may do what root may do.
     Everything,
     These(HashSet<Version>),
 }
@@ -57,12 +64,22 @@ impl Confinement {
         &self,
         caller: Option<&RemoteCaller>,
         versions: impl Iterator<Item = Version>,
+        purpose: Purpose,
     ) -> Result<Reach, FsError> {
         let Some(RemoteCaller::Certified(owner)) = caller else { return Ok(Reach::Everything) };
-        let Some(path) = folder_of(&owner.identity).map_err(FsError::Name)? else { return Ok(Reach::Everything) };
-        let (mut reached, unknown) = self.split_remembered(&owner.identity, versions);
+        let (path, id) = (folder_of(&owner.identity).map_err(FsError::Name)?, owner.identity.id);
+        let is_squashed = owner.identity.role.squashes_root();
+        if path.is_none() && !is_squashed {
+            return Ok(Reach::Everything);
+        }
+        let (mut reached, unknown) = self.split_remembered(id, versions, purpose);
         if !unknown.is_empty() {
-            let query = Query::Reachable { owner: owner.identity.id, path, versions: unknown.clone() };
+            let (path, versions, stores) = (path.unwrap_or_default(), unknown.clone(), purpose == Purpose::Store);
+            let query = if is_squashed {
+                Query::ReachableWithoutRoot { owner: id, path, versions, stores }
+            } else {
+                Query::Reachable { owner: id, path, versions }
+            };
             let answers = match self.namespace.query(query).await? {
                 Answer::Reachable(answers) if answers.len() == unknown.len() => answers,
                 other => {
@@ -73,7 +90,7 @@ impl Confinement {
             let (newly, until) = (newly.collect::<Vec<_>>(), Instant::now() + REMEMBERED_FOR);
             let mut remembered = self.reached.lock();
             for version in newly {
-                remembered.put((owner.identity.id, version), until);
+                remembered.put((id, version, purpose), until);
                 reached.insert(version);
             }
         }
@@ -83,11 +100,13 @@ impl Confinement {
     /// The versions that the caller is known to reach, and those that it may not reach.
     fn split_remembered(
         &self,
-        caller: &Identity,
+        caller: IdentityId,
         versions: impl Iterator<Item = Version>,
+        purpose: Purpose,
     ) -> (HashSet<Version>, Vec<Version>) {
         let (mut remembered, now) = (self.reached.lock(), Instant::now());
-        let is_reached = |version: &Version| remembered.get(&(caller.id, *version)).is_some_and(|until| now < *until);
+        let is_reached =
+            |version: &Version| remembered.get(&(caller, *version, purpose)).is_some_and(|until| now < *until);
         let all: HashSet<Version> = versions.collect();
         let (reached, unknown): (Vec<Version>, Vec<Version>) = all.into_iter().partition(is_reached);
         (reached.into_iter().collect(), unknown)
@@ -120,9 +139,13 @@ mod tests {
 
         fn query(&self, query: Query) -> BoxFuture<'_, Result<Answer, FsError>> {
             self.asked.fetch_add(1, Relaxed);
-            let Query::Reachable { path, versions, .. } = query else { unreachable!("{query:?}") };
-            assert_eq!(path.len(), 1);
-            let answer = Answer::Reachable(versions.iter().map(|version| version.0 % 2 == 0).collect());
+            let reached = match query {
+                Query::Reachable { path, versions, .. } if path.len() == 1 => versions,
+                Query::ReachableWithoutRoot { path, versions, stores: false, .. } if path.is_empty() => versions,
+                Query::ReachableWithoutRoot { versions, stores: true, .. } => vec![Version(1); versions.len()],
+                other => unreachable!("{other:?}"),
+            };
+            let answer = Answer::Reachable(reached.iter().map(|version| version.0 % 2 == 0).collect());
             Box::pin(std::future::ready(Ok(answer)))
         }
 
@@ -132,7 +155,11 @@ mod tests {
     }
 
     fn client(path: Option<&str>) -> RemoteCaller {
-        let identity = new_identity(Role::Client, "a", path).unwrap();
+        of_role(Role::Client, path)
+    }
+
+    fn of_role(role: Role, path: Option<&str>) -> RemoteCaller {
+        let identity = new_identity(role, "a", path).unwrap();
         let (begins, expires) = (SystemTime::UNIX_EPOCH, SystemTime::now() + Duration::from_secs(60));
         RemoteCaller::Certified(Arc::new(CertifiedIdentity { identity, begins, expires }))
     }
@@ -143,17 +170,31 @@ mod tests {
         let confinement = Confinement::new(namespace.clone());
         let versions = || [1, 2, 4].map(Version).into_iter();
         for caller in [None, Some(&RemoteCaller::Unchecked), Some(&client(None))] {
-            assert_eq!(confinement.reach(caller, versions()).await.unwrap(), Reach::Everything);
+            assert_eq!(confinement.reach(caller, versions(), Purpose::Read).await.unwrap(), Reach::Everything);
         }
         let bound = client(Some("/projects"));
         for asked in [1, 2] {
-            let reach = confinement.reach(Some(&bound), versions()).await.unwrap();
+            let reach = confinement.reach(Some(&bound), versions(), Purpose::Read).await.unwrap();
             assert_eq!(reach, Reach::These([2, 4].map(Version).into()));
             assert_eq!(namespace.asked.load(Relaxed), asked, "what is not reached is asked again");
         }
-        confinement.reach(Some(&bound), [Version(2)].into_iter()).await.unwrap();
+        confinement.reach(Some(&bound), [Version(2)].into_iter(), Purpose::Read).await.unwrap();
         assert_eq!(namespace.asked.load(Relaxed), 2, "what is reached is remembered");
-        confinement.reach(Some(&client(Some("/other"))), [Version(2)].into_iter()).await.unwrap();
+        confinement.reach(Some(&client(Some("/other"))), [Version(2)].into_iter(), Purpose::Read).await.unwrap();
         assert_eq!(namespace.asked.load(Relaxed), 3, "for each identity by itself");
+    }
+
+    #[tokio::test]
+    async fn where_root_has_no_power_the_namespace_says_what_is_read_and_what_is_stored() {
+        let namespace = Arc::new(EvenVersions::default());
+        let confinement = Confinement::new(namespace.clone());
+        let squashed = of_role(Role::SquashedClient, None);
+        let reach = |purpose| confinement.reach(Some(&squashed), [1, 2].map(Version).into_iter(), purpose);
+        assert_eq!(reach(Purpose::Read).await.unwrap(), Reach::These([Version(2)].into()));
+        assert_eq!(
+            reach(Purpose::Store).await.unwrap(),
+            Reach::These([].into()),
+            "what may be read is another question"
+        );
     }
 }
