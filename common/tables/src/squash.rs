@@ -126,7 +126,9 @@ impl Tables {
         if node.uid == 0 || (node.gid == 0 && !has_own_group) {
             return Err(refused("make something that belongs to root".into()));
         }
-        Ok(())
+        let gid =
+            parent.and_then(|parent| self.attr_of(parent)).filter(|_| has_own_group).map_or(node.gid, |attr| attr.gid);
+        check_group_of_program(node.kind, node.mode, gid)
     }
 
     fn check_set(&self, ino: Ino, set: &SetAttr) -> Result<(), FsError> {
@@ -141,9 +143,20 @@ impl Tables {
         if is_owners && attr.uid == 0 {
             return Err(refused(format!("change the permissions of {}", ino.0)));
         }
+        if let Some(mode) = set.mode {
+            check_group_of_program(attr.kind, mode, set.gid.unwrap_or(attr.gid))?;
+        }
         // Times that a program chooses are the owner's to set. They look like those of a write, which others may make.
         self.require(ino, WRITE, "write the file")
     }
+}
+
+/// Elsewhere a program with this bit would run in root's group.
+fn check_group_of_program(kind: FileKind, mode: u16, gid: u32) -> Result<(), FsError> {
+    if gid == 0 && mode & SET_GID != 0 && kind != FileKind::Directory {
+        return Err(refused("make a program that runs in root's group".into()));
+    }
+    Ok(())
 }
 
 fn refused(what: String) -> FsError {

@@ -85,14 +85,14 @@ pub async fn accept(args: AcceptArgs) -> anyhow::Result<String> {
 /// Returns the text to print.
 pub async fn list(node: OperatorArg) -> anyhow::Result<String> {
     let listed = explained(admin_client(node.address()).await?.identities(node.address()).await)?;
-    let mut out = format!("{:<16}  {:<16}  {:<9}  {:<20}  NAME (FOLDER)\n", "ID", "ROLE", "STATE", "EXPIRES");
+    let mut out = format!("{:<16}  {:<25}  {:<9}  {:<20}  NAME (FOLDER)\n", "ID", "ROLE", "STATE", "EXPIRES");
     for (kind, state) in [("invitations", "invited"), ("identities", "let in")] {
         for one in listed[kind].as_array().into_iter().flatten() {
             let text = |name: &str| one[name].as_str().unwrap_or("-");
             let state = if one["revoked"] == true { "revoked" } else { state };
             let (id, role, name) = (text("id"), text("role"), text("name"));
             let folder = one["path"].as_str().map(|path| format!(" ({path})")).unwrap_or_default();
-            writeln!(out, "{id:<16}  {role:<16}  {state:<9}  {:<20}  {name}{folder}", expires(one))?;
+            writeln!(out, "{id:<16}  {role:<25}  {state:<9}  {:<20}  {name}{folder}", expires(one))?;
         }
     }
     Ok(out)

@@ -69,7 +69,7 @@ fn root_of_a_squashed_mount_has_no_power_over_roots_files_and_users_work_as_alwa
     let mount = TempMount::new(&cluster);
     write_roots_files(mount.path());
     let guest = Outsider::new();
-    guest.mount(&invite(&cluster, &["--role", "client", "--root-squash"])).ok();
+    guest.mount_with(&invite(&cluster, &["--role", "client", "--root-squash"]), "deadline=5,allow_other").ok();
     let there = |name: &str| guest.point().join(name);
 
     assert_eq!(fs::read_to_string(there("public")).unwrap(), "everybody reads this");

@@ -153,8 +153,12 @@ impl Outsider {
     }
 
     pub(super) fn mount(&self, source: &str) -> Outcome {
+        self.mount_with(source, "deadline=5")
+    }
+
+    pub(super) fn mount_with(&self, source: &str, options: &str) -> Outcome {
         let mut command = Command::new(binary("mount.chordfs"));
-        command.arg(source).arg(self.point()).args(["-o", "deadline=5"]);
+        command.arg(source).arg(self.point()).args(["-o", options]);
         command.env("CHORDFS_RUNTIME_DIR", self.folder.path().join("run"));
         command.env("CHORDFS_IDENTITIES", self.folder.path().join("identities"));
         run_command(&mut command, Duration::from_secs(60))

@@ -125,8 +125,17 @@ fn nothing_is_given_to_root_and_roots_permissions_stay() {
         assert!(!files.may(&files.make(node.clone())), "{node:?}");
     }
     assert!(files.may(&files.make(owned(FileKind::Fifo, 0o666, (1000, 1000)))));
-    let passes_group_on = roots_files(0o2777, 0o600);
+    let mut passes_group_on = roots_files(0o2777, 0o600);
+    let with_mode = |kind, mode| passes_group_on.make(owned(kind, mode, (1000, 1000)));
     assert!(passes_group_on.may(&passes_group_on.make(owned(FileKind::File, 0o644, (1000, 0)))));
+    assert!(!passes_group_on.may(&with_mode(FileKind::File, 0o2755)), "it would run in root's group");
+    assert!(passes_group_on.may(&with_mode(FileKind::Directory, 0o2755)));
+    let parent = passes_group_on.directory;
+    let program = passes_group_on.fixture.make(parent, "program", owned(FileKind::File, 0o755, (1000, 0))).unwrap().ino;
+    for (mode, expected) in [(0o2755, false), (0o755, true)] {
+        let set = SetAttr { mode: Some(mode), ..SetAttr::default() };
+        assert_eq!(passes_group_on.may(&RootsFiles::set(program, set)), expected, "{mode:o}");
+    }
 }
 
 #[test]
