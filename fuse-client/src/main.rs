@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use chordfs_identity::forbid_core_dumps;
 use chordfs_net::allocator;
 use fuse_client::{
     config_file,
@@ -71,6 +72,7 @@ fn background_unless_asked(config: &Config) -> Result<ForkSide, MountError> {
 
 fn run(config: &Config, target: &Path, reporter: &mut Reporter) -> Result<(), MountError> {
     start_log(config)?;
+    forbid_core_dumps().map_err(|error| MountError::system(format!("forbid core dumps: {error}")))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -4,8 +4,13 @@
 //! these are accepted and have no effect here. Options of the kernel are passed on, chordfs's own options are parsed,
 //! and any other option is a usage error, unless `-s` (sloppy) was given.
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{
+    ffi::{OsStr, OsString},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
+use chordfs_identity::InvitationToken;
 use chordfs_types::byte_size;
 use clap::Parser;
 use fuser::MountOption;
@@ -43,6 +48,8 @@ pub struct Options {
     pub deadline: Duration,
     pub timeouts: KernelTimeouts,
     pub shown: ShownOwner,
+    /// A file with an invitation to the ring.
+    pub invitation: Option<PathBuf>,
     pub log: Option<PathBuf>,
 }
 
@@ -122,6 +129,7 @@ impl Default for Options {
             deadline: Duration::from_secs(30),
             timeouts: KernelTimeouts::default(),
             shown: ShownOwner::default(),
+            invitation: None,
             log: None,
         }
     }
@@ -171,6 +179,7 @@ Options for -o:
   uid=N gid=N         show this user and this group as the owner of every file, by their
                       numbers; what is stored stays, and new files belong to who makes them
   umask=OCTAL         show all permissions but these
+  invitation=FILE     file with an invitation, of which nobody else may read; SOURCE may be left out
   log=FILE            file to append the log to [none; stderr in the foreground]
   allow_other         let other users access the mount
   ro rw noatime atime nodev dev nosuid suid noexec exec sync async dirsync
@@ -184,24 +193,43 @@ fn checked(
 ) -> Result<Config, MountError> {
     let mut places = cli.places;
     let target = places.pop().ok_or_else(|| MountError::usage("no TARGET: give the folder to mount on"))?;
-    let source = source(places.pop(), environment_nodes, configured)?;
+    let given = places.pop();
     let mut options = Options::default();
     for option in cli.options.iter().flat_map(|list| list.split(',')).filter(|option| !option.is_empty()) {
         if !options.apply(option)? && !cli.sloppy {
             return Err(MountError::usage(format!("unknown mount option {option:?}; mount.chordfs --help lists them")));
         }
     }
+    let source = match &options.invitation {
+        Some(file) => invited_source(given, file)?,
+        None => source(given, environment_nodes, configured)?,
+    };
     let (fake, verbose, foreground) = (cli.fake, cli.verbose, cli.foreground);
     Ok(Config { source, target: target.into(), foreground, fake, verbose, options })
 }
 
-/// The source of the mount. The word `none`, as fstab has it for a mount without a source, counts as no SOURCE.
+/// The source of a mount with an invitation, which names nodes itself.
+fn invited_source(given: Option<OsString>, file: &Path) -> Result<MountSource, MountError> {
+    let token = InvitationToken::load(file).map_err(|error| MountError::usage(format!("invitation=: {error}")))?;
+    if !given.as_deref().is_some_and(names_a_source) {
+        return Ok(MountSource::invited_by(token));
+    }
+    let named = source(given, None, || Ok(None))?;
+    Ok(MountSource { invitation: Some(token), ..named })
+}
+
+/// The word `none`, as fstab has it for a mount without a source, counts as no SOURCE.
+fn names_a_source(given: &OsStr) -> bool {
+    !given.is_empty() && given != "none"
+}
+
+/// The source of the mount.
 fn source(
     given: Option<OsString>,
     environment_nodes: Option<String>,
     configured: impl FnOnce() -> Result<Option<String>, MountError>,
 ) -> Result<MountSource, MountError> {
-    let given = given.filter(|given| !given.is_empty() && given != "none");
+    let given = given.filter(|given| names_a_source(given));
     match (given, environment_nodes.filter(|nodes| !nodes.is_empty())) {
         (Some(given), _) => match given.to_str() {
             Some(text) => MountSource::parse(text),
@@ -237,6 +265,7 @@ impl Options {
             "uid" => self.shown.uid = Some(id(name, value)?),
             "gid" => self.shown.gid = Some(id(name, value)?),
             "umask" => self.shown.umask = Some(umask(value)?),
+            "invitation" => self.invitation = Some(value.into()),
             "log" if value.is_empty() => return Err(MountError::usage("log= names no file")),
             "log" => self.log = Some(value.into()),
             _ => return Ok(is_ignored(name)),

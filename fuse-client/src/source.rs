@@ -69,10 +69,15 @@ impl MountSource {
     fn invited(text: &str) -> Result<Self, MountError> {
         let token: InvitationToken =
             text.parse().map_err(|error: IdentityError| MountError::usage(format!("SOURCE: {error}")))?;
+        Ok(Self::invited_by(token))
+    }
+
+    /// The nodes that an invitation names.
+    pub fn invited_by(token: InvitationToken) -> Self {
         let nodes = token.nodes.iter().map(|node| NodeName { host: node.ip().to_string(), port: node.port() });
         let addresses: Vec<String> = token.nodes.iter().map(SocketAddr::to_string).collect();
         let nodes = Nodes::Named(nodes.collect());
-        Ok(Self { nodes, path: Vec::new(), text: addresses.join(","), invitation: Some(token) })
+        Self { nodes, path: Vec::new(), text: addresses.join(","), invitation: Some(token) }
     }
 
     /// Returns all addresses of all nodes whose names can be resolved, or of the members of the group. Queries the

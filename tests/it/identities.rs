@@ -1,5 +1,6 @@
 //! A ring with identities: everything works as without, strangers get nothing, and nothing can be read on the wire.
 
+mod every_call;
 mod folders;
 mod hostile;
 mod root_squash;
@@ -7,9 +8,12 @@ mod visitors;
 mod wire;
 
 use std::{
-    fs,
+    fs::{self, Permissions},
     net::SocketAddr,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd},
+        unix::fs::PermissionsExt,
+    },
     path::Path,
     sync::{
         Arc,
@@ -23,6 +27,7 @@ use chordfs_types::namespace::{self, Change, FileKind, Ino, NamespaceOp, NewNode
 use harness::{Cluster, TempMount, wait_for};
 use hyper::StatusCode;
 use nix::sys::socket::{setsockopt, sockopt};
+use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use self::visitors::{Outsider, SOON, invite, ring, storage_node, visitors};
@@ -238,6 +243,32 @@ fn an_invitation_brings_a_mount_in_once_and_revoking_keeps_it_out() {
     });
     assert_eq!(fs::read_to_string(reader.point().join("file")).unwrap(), "contents", "the others stay");
     assert!(storage_node(&cluster, &["identities"]).ok().contains("revoked"));
+}
+
+/// A token on a command line is shown to every user of the machine as long as the process runs.
+#[test]
+fn an_invitation_in_a_file_brings_a_mount_in_and_no_process_leaves_a_core_dump() {
+    let cluster = ring(1);
+    let (guest, token) = (Outsider::new(), TempDir::with_prefix("chordfs-token-").unwrap());
+    let file = token.path().join("token");
+    fs::write(&file, invite(&cluster, &["--role", "client"])).unwrap();
+    let options = format!("deadline=5,invitation={}", file.display());
+    fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
+    let refused = guest.mount_with("none", &options);
+    assert!(refused.code != Some(0) && refused.stderr.contains("chmod"), "{}", refused.stderr);
+    fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+    guest.mount_with("none", &options).ok();
+    fs::write(guest.point().join("file"), "contents").unwrap();
+    guest.unmount();
+    // As a line of fstab is used again at each start.
+    guest.mount_with(&cluster.ip(0).to_string(), &options).ok();
+    assert_eq!(fs::read_to_string(guest.point().join("file")).unwrap(), "contents");
+    let mount = TempMount::new(&cluster);
+    for pid in [cluster.pid(0), mount.pid()] {
+        let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+        let soft = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap();
+        assert_eq!(soft.split_whitespace().next(), Some("0"), "{limits}");
+    }
 }
 
 fn sync(path: &Path) -> std::io::Result<()> {

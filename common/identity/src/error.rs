@@ -10,7 +10,7 @@ pub enum IdentityError {
     File { path: PathBuf, error: io::Error },
     #[error("{path} has no {missing}; restore the file from a copy, or, if it is the identity of a mount, remove it and use a new invitation", path = path.display())]
     Incomplete { path: PathBuf, missing: &'static str },
-    #[error("others may read {path}, which has a private key: make it readable for its owner alone (chmod 600)", path = path.display())]
+    #[error("others may read {path}, which holds a secret: make it readable for its owner alone (chmod 600)", path = path.display())]
     TooOpen { path: PathBuf },
     #[error("the certificate cannot be read: {reason}")]
     Certificate { reason: String },

@@ -8,12 +8,12 @@
 //! who reads the namespace can use an invitation. 128 random bits cannot be guessed, so a fast hash without salt will
 //! do.
 
-use std::{fmt, net::SocketAddr, str::FromStr};
+use std::{fmt, net::SocketAddr, path::Path, str::FromStr};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use sha2::{Digest, Sha256};
 
-use crate::{authority::Fingerprint, error::IdentityError};
+use crate::{authority::Fingerprint, error::IdentityError, secret_file};
 
 const PREFIX: &str = "chordfs-invite-";
 const SECRET_BYTES: usize = 16;
@@ -64,6 +64,11 @@ impl InvitationToken {
         text.trim_start().starts_with(PREFIX)
     }
 
+    /// Reads a token from a file. Refuses one that others may read: they may have used it.
+    pub fn load(path: &Path) -> Result<Self, IdentityError> {
+        String::from_utf8_lossy(&secret_file::read(path)?).parse()
+    }
+
     /// The form in which a person sees it. There is no `Display`, so that no log line contains it by accident.
     pub fn reveal(&self) -> String {
         let secret = URL_SAFE_NO_PAD.encode([self.secret.0, self.authority.0].concat());
@@ -96,6 +101,8 @@ impl FromStr for InvitationToken {
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt};
+
     use proptest::prelude::*;
 
     use super::*;
@@ -129,6 +136,21 @@ mod tests {
         for (text, reason) in damaged {
             let error = text.parse::<InvitationToken>().unwrap_err().to_string();
             assert!(error.contains(reason), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_read_that_nobody_else_may_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        fs::write(&path, format!("{}\n", token().reveal())).unwrap();
+        for (mode, is_read) in [(0o644, false), (0o640, false), (0o600, true), (0o400, true)] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            match InvitationToken::load(&path) {
+                Ok(read) => assert!(is_read && read == token(), "{mode:o}"),
+                Err(IdentityError::TooOpen { .. }) => assert!(!is_read, "{mode:o}"),
+                Err(other) => panic!("{mode:o}: {other}"),
+            }
         }
     }
 

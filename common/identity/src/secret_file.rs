@@ -1,4 +1,4 @@
-//! A file with a private key: for its owner alone, and replaced durably.
+//! A file with a private key or an invitation: for its owner alone, and replaced durably.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
@@ -7,7 +7,7 @@ use pem::{EncodeConfig, LineEnding, Pem};
 
 use crate::error::IdentityError;
 
-/// Reads the file. Refuses one that others may read: the key in it is no secret.
+/// Reads the file. Refuses one that others may read: what it holds is no secret.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, IdentityError> {
     let about = |error| IdentityError::File { path: path.to_owned(), error };
     if fs::metadata(path).map_err(about)?.permissions().mode() & 0o077 != 0 {

@@ -70,11 +70,10 @@ pub async fn invite(args: InviteArgs) -> anyhow::Result<String> {
 
 /// Returns the text to print.
 pub async fn accept(args: AcceptArgs) -> anyhow::Result<String> {
-    let text = match &args.file {
-        Some(file) => fs::read_to_string(file).with_context(|| file.display().to_string())?,
-        None => io::read_to_string(io::stdin()).context("the standard input")?,
+    let token: InvitationToken = match &args.file {
+        Some(file) => InvitationToken::load(file)?,
+        None => io::read_to_string(io::stdin()).context("the standard input")?.parse()?,
     };
-    let token: InvitationToken = text.parse()?;
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let access = RingAccess::accept(&token, &format!("storage-node on {}", host.trim())).await?;
     let role = access.role().map_or_else(String::new, |role| format!(" as {role}"));

@@ -2,8 +2,10 @@
 
 use std::{ffi::OsString, process::ExitCode};
 
+use anyhow::Context;
 #[cfg(feature = "aws")]
 use chordfs_aws::args::AwsArgs;
+use chordfs_identity::forbid_core_dumps;
 use chordfs_node::http::open_files;
 use chordfs_pool::args::PoolArgs;
 use clap::{Parser, Subcommand};
@@ -159,6 +161,7 @@ fn serve_on(threads: Option<usize>, command: impl Future<Output = anyhow::Result
     // The node's files are other people's data: only the user who runs the node may read them.
     umask(Mode::from_bits_truncate(0o077));
     open_files::raise_limit();
+    forbid_core_dumps().context("forbid core dumps")?;
     runtime(threads)?.block_on(command)
 }
 

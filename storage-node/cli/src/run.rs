@@ -2,13 +2,13 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
 #[cfg(feature = "aws")]
 use chordfs_aws::args::AwsArgs;
-use chordfs_identity::{IdentityError, InvitationToken};
+use chordfs_identity::InvitationToken;
 use chordfs_namespace::RootOwner;
 use chordfs_net::{
     allocator::{self, TrimSchedule},
@@ -166,8 +166,7 @@ fn parse_folder(text: &str) -> Result<FolderPath, String> {
 }
 
 fn invitation_file(path: &str) -> Result<InvitationToken, String> {
-    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
-    text.parse().map_err(|error: IdentityError| error.to_string())
+    InvitationToken::load(Path::new(path)).map_err(|error| error.to_string())
 }
 
 /// The volume of an instance is mounted here.

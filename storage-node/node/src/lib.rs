@@ -22,7 +22,7 @@
 //! | `drain` | leaving the ring while still serving |
 //! | `lifecycle` | assembles the node: start, join, serve, stop |
 
-mod access;
+pub mod access;
 mod blocking;
 pub mod config;
 pub mod console;

@@ -42,13 +42,20 @@ impl CallerSet {
             (RemoteCaller::Unchecked, _) => Self::ANYONE,
             (RemoteCaller::Plain, _) => Self::PLAIN,
             (_, None) => Self::UNKNOWN,
-            (_, Some(Role::Node)) => Self::NODE,
-            (_, Some(Role::Operator)) => Self::OPERATOR,
-            (_, Some(Role::Client)) => Self::CLIENT,
-            (_, Some(Role::ReadOnlyClient)) => Self::READ_ONLY_CLIENT,
-            (_, Some(Role::Metrics)) => Self::METRICS,
-            (_, Some(Role::SquashedClient)) => Self::SQUASHED_CLIENT,
-            (_, Some(Role::SquashedReadOnlyClient)) => Self::SQUASHED_READ_ONLY_CLIENT,
+            (_, Some(role)) => Self::of_role(role),
+        }
+    }
+
+    /// What the owner of a valid certificate is.
+    pub(super) const fn of_role(role: Role) -> Self {
+        match role {
+            Role::Node => Self::NODE,
+            Role::Operator => Self::OPERATOR,
+            Role::Client => Self::CLIENT,
+            Role::ReadOnlyClient => Self::READ_ONLY_CLIENT,
+            Role::Metrics => Self::METRICS,
+            Role::SquashedClient => Self::SQUASHED_CLIENT,
+            Role::SquashedReadOnlyClient => Self::SQUASHED_READ_ONLY_CLIENT,
         }
     }
 
