@@ -8,7 +8,7 @@ use std::{
 
 #[cfg(feature = "aws")]
 use chordfs_aws::args::AwsArgs;
-use chordfs_identity::InvitationToken;
+use chordfs_identity::{IdentityError, InvitationToken};
 use chordfs_namespace::RootOwner;
 use chordfs_net::{
     allocator::{self, TrimSchedule},
