@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `exit` | the failure of a mount: message and exit code |
 //! | `root_map` | translation between inode numbers of the kernel and of the namespace |
+//! | `local_users` | the users of this machine, as the ring sees them |
 //! | `source`, `config_file`, `options` | SOURCE, the configuration file, the command line: all become a `Config` |
 //! | `resolving` | looking SOURCE up again while the ring does not answer |
 //! | `daemon`, `mountpoint` | the background process; the mount point |

@@ -15,8 +15,8 @@ use crate::node_arg::{OperatorArg, admin_client};
 pub struct InviteArgs {
     #[command(flatten)]
     node: OperatorArg,
-    /// What the newcomer may do: node, operator, client, read-only-client, squashed-client, squashed-read-only-client or
-    /// metrics
+    /// What the newcomer may do: node, operator, client, read-only-client, squashed-client, squashed-read-only-client
+    /// or metrics
     #[arg(long, value_name = "ROLE")]
     role: Role,
     /// With --role client: it may only read

@@ -34,7 +34,7 @@ use tokio::time::{Duration, timeout};
 use super::{
     answer_room::AnswerRoom,
     compare::{self, remaining},
-    confinement::{Confinement, Purpose, Reach},
+    confinement::{ChunkUse, Confinement, Reach},
 };
 use crate::{
     blocking::{ShortCalls, with_store},
@@ -86,11 +86,11 @@ impl ChunkPlane {
         &self,
         caller: RequestCaller,
         versions: impl Iterator<Item = Version>,
-        purpose: Purpose,
+        chunk_use: ChunkUse,
     ) -> Result<Reach, ChunkApiError> {
         let Some(confinement) = &self.confinement else { return Ok(Reach::Everything) };
         let caller = caller.as_ref().map(|Extension(caller)| caller);
-        confinement.reach(caller, versions, purpose).await.map_err(|error| ChunkApiError::unknown_reach(&error))
+        confinement.reach(caller, versions, chunk_use).await.map_err(|error| ChunkApiError::unknown_reach(&error))
     }
 }
 
@@ -117,7 +117,7 @@ async fn put(
 ) -> Result<Response, ChunkApiError> {
     let batch = VerifiedBatch::verify(read_body(body).await?).map_err(|error| ChunkApiError::bad(error.to_string()))?;
     let versions = || batch.records.iter().map(|(record, _)| record.id.version);
-    let reach = plane.reach(caller, versions(), Purpose::Store).await?;
+    let reach = plane.reach(caller, versions(), ChunkUse::Store).await?;
     if let Some(version) = versions().find(|version| !reach.contains(*version)) {
         return Err(ChunkApiError::out_of_reach(version));
     }
@@ -157,7 +157,7 @@ async fn get_chunks(
 ) -> Result<Response, ChunkApiError> {
     let mut wanted: Vec<ChunkRef> = decode_batch(&read_body(body).await?).map_err(ChunkApiError::bad)?;
     let asked = wanted.len();
-    let reach = plane.reach(caller, versions_of(&wanted), Purpose::Read).await?;
+    let reach = plane.reach(caller, versions_of(&wanted), ChunkUse::Read).await?;
     // Like chunks that are not here: the caller asks the namespace again where the file is.
     wanted.retain(|chunk| reach.contains(chunk.id.version));
     let likely = asked.saturating_mul(LIKELY_RECORD_BYTES).min(MAX_BATCH_BYTES);
@@ -194,7 +194,7 @@ async fn has(
 
 /// For each chunk whether the caller reaches it.
 async fn reached(plane: &ChunkPlane, caller: RequestCaller, asked: &[ChunkRef]) -> Result<Vec<bool>, ChunkApiError> {
-    let reach = plane.reach(caller, versions_of(asked), Purpose::Read).await?;
+    let reach = plane.reach(caller, versions_of(asked), ChunkUse::Read).await?;
     Ok(versions_of(asked).map(|version| reach.contains(version)).collect())
 }
 

@@ -1,8 +1,8 @@
 //! Which chunks a caller may read and store that is bound to a folder, or on whose machine root has no power.
 //!
-//! A node knows chunks, and neither folders nor permissions, so it asks the namespace which versions the caller reaches. What it may reach is
-//! remembered for a few seconds, because a file's chunks are asked for one after the other; what it may not is asked
-//! again, since a version is allocated shortly before its first chunk is stored.
+//! A node knows chunks, and neither folders nor permissions, so it asks the namespace which versions the caller reaches.
+//! What it may reach is remembered for a few seconds, because a file's chunks are asked for one after the other; what it
+//! may not is asked again, since a version is allocated shortly before its first chunk is stored.
 
 use std::{
     collections::HashSet,
@@ -27,12 +27,12 @@ const REMEMBERED_VERSIONS: NonZeroUsize = NonZeroUsize::new(1 << 16).expect("it 
 
 pub(crate) struct Confinement {
     namespace: Arc<dyn NamespaceClient>,
-    reached: Mutex<LruCache<(IdentityId, Version, Purpose), Instant>>,
+    reached: Mutex<LruCache<(IdentityId, Version, ChunkUse), Instant>>,
 }
 
 /// What a caller wants to do with chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Purpose {
+pub(crate) enum ChunkUse {
     Read,
     Store,
 }
@@ -64,7 +64,7 @@ impl Confinement {
         &self,
         caller: Option<&RemoteCaller>,
         versions: impl Iterator<Item = Version>,
-        purpose: Purpose,
+        chunk_use: ChunkUse,
     ) -> Result<Reach, FsError> {
         let Some(RemoteCaller::Certified(owner)) = caller else { return Ok(Reach::Everything) };
         let (path, id) = (folder_of(&owner.identity).map_err(FsError::Name)?, owner.identity.id);
@@ -72,9 +72,9 @@ impl Confinement {
         if path.is_none() && !is_squashed {
             return Ok(Reach::Everything);
         }
-        let (mut reached, unknown) = self.split_remembered(id, versions, purpose);
+        let (mut reached, unknown) = self.split_remembered(id, versions, chunk_use);
         if !unknown.is_empty() {
-            let (path, versions, stores) = (path.unwrap_or_default(), unknown.clone(), purpose == Purpose::Store);
+            let (path, versions, stores) = (path.unwrap_or_default(), unknown.clone(), chunk_use == ChunkUse::Store);
             let query = if is_squashed {
                 Query::ReachableWithoutRoot { owner: id, path, versions, stores }
             } else {
@@ -90,7 +90,7 @@ impl Confinement {
             let (newly, until) = (newly.collect::<Vec<_>>(), Instant::now() + REMEMBERED_FOR);
             let mut remembered = self.reached.lock();
             for version in newly {
-                remembered.put((id, version, purpose), until);
+                remembered.put((id, version, chunk_use), until);
                 reached.insert(version);
             }
         }
@@ -102,11 +102,11 @@ impl Confinement {
         &self,
         caller: IdentityId,
         versions: impl Iterator<Item = Version>,
-        purpose: Purpose,
+        chunk_use: ChunkUse,
     ) -> (HashSet<Version>, Vec<Version>) {
         let (mut remembered, now) = (self.reached.lock(), Instant::now());
         let is_reached =
-            |version: &Version| remembered.get(&(caller, *version, purpose)).is_some_and(|until| now < *until);
+            |version: &Version| remembered.get(&(caller, *version, chunk_use)).is_some_and(|until| now < *until);
         let all: HashSet<Version> = versions.collect();
         let (reached, unknown): (Vec<Version>, Vec<Version>) = all.into_iter().partition(is_reached);
         (reached.into_iter().collect(), unknown)
@@ -170,17 +170,17 @@ mod tests {
         let confinement = Confinement::new(namespace.clone());
         let versions = || [1, 2, 4].map(Version).into_iter();
         for caller in [None, Some(&RemoteCaller::Unchecked), Some(&client(None))] {
-            assert_eq!(confinement.reach(caller, versions(), Purpose::Read).await.unwrap(), Reach::Everything);
+            assert_eq!(confinement.reach(caller, versions(), ChunkUse::Read).await.unwrap(), Reach::Everything);
         }
         let bound = client(Some("/projects"));
         for asked in [1, 2] {
-            let reach = confinement.reach(Some(&bound), versions(), Purpose::Read).await.unwrap();
+            let reach = confinement.reach(Some(&bound), versions(), ChunkUse::Read).await.unwrap();
             assert_eq!(reach, Reach::These([2, 4].map(Version).into()));
             assert_eq!(namespace.asked.load(Relaxed), asked, "what is not reached is asked again");
         }
-        confinement.reach(Some(&bound), [Version(2)].into_iter(), Purpose::Read).await.unwrap();
+        confinement.reach(Some(&bound), [Version(2)].into_iter(), ChunkUse::Read).await.unwrap();
         assert_eq!(namespace.asked.load(Relaxed), 2, "what is reached is remembered");
-        confinement.reach(Some(&client(Some("/other"))), [Version(2)].into_iter(), Purpose::Read).await.unwrap();
+        confinement.reach(Some(&client(Some("/other"))), [Version(2)].into_iter(), ChunkUse::Read).await.unwrap();
         assert_eq!(namespace.asked.load(Relaxed), 3, "for each identity by itself");
     }
 
@@ -189,10 +189,10 @@ mod tests {
         let namespace = Arc::new(EvenVersions::default());
         let confinement = Confinement::new(namespace.clone());
         let squashed = of_role(Role::SquashedClient, None);
-        let reach = |purpose| confinement.reach(Some(&squashed), [1, 2].map(Version).into_iter(), purpose);
-        assert_eq!(reach(Purpose::Read).await.unwrap(), Reach::These([Version(2)].into()));
+        let reach = |chunk_use| confinement.reach(Some(&squashed), [1, 2].map(Version).into_iter(), chunk_use);
+        assert_eq!(reach(ChunkUse::Read).await.unwrap(), Reach::These([Version(2)].into()));
         assert_eq!(
-            reach(Purpose::Store).await.unwrap(),
+            reach(ChunkUse::Store).await.unwrap(),
             Reach::These([].into()),
             "what may be read is another question"
         );
