@@ -6,7 +6,6 @@
 //! |---|---|
 //! | `exit` | the failure of a mount: message and exit code |
 //! | `root_map` | translation between inode numbers of the kernel and of the namespace |
-//! | `local_users` | the users of this machine, as the ring sees them |
 //! | `source`, `config_file`, `options` | SOURCE, the configuration file, the command line: all become a `Config` |
 //! | `resolving` | looking SOURCE up again while the ring does not answer |
 //! | `daemon`, `mountpoint` | the background process; the mount point |
@@ -16,6 +15,7 @@
 //! | `transfer` | the data path: write-back, read-ahead, commits |
 //! | `notify` | cache invalidations sent to the kernel |
 //! | `fs` | POSIX semantics, one file per family of operations |
+//! | `local_users` | the users of this machine, as the ring sees them |
 //! | `fuse` | one kernel request, one call into `fs`, one reply |
 //! | `space_reports` | the free space that the nodes report |
 //! | `mount` | one mount from start to end |

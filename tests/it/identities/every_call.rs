@@ -88,6 +88,8 @@ fn every_call_of_the_table_is_refused_to_all_that_may_not_make_it_and_to_nobody_
     let mut wrong = Vec::new();
     for (port, rows) in (5057..).zip(rows()) {
         assert!(rows.len() > 15, "{port} has {} rows", rows.len());
+        // Only a node in an Auto Scaling group has this route.
+        let rows: Vec<Row> = rows.into_iter().filter(|row| row.path != "/aws/founding").collect();
         for (row, kind) in rows.iter().flat_map(|row| kinds.iter().map(move |kind| (row, kind))) {
             let (expected, is_refused) = (!kind.may_make(row), kind.is_refused(&runtime, &cluster, port, row));
             if is_refused != expected {

@@ -1,8 +1,8 @@
 //! Which chunks a caller may read and store that is bound to a folder, or on whose machine root has no power.
 //!
-//! A node knows chunks, and neither folders nor permissions, so it asks the namespace which versions the caller reaches.
-//! What it may reach is remembered for a few seconds, because a file's chunks are asked for one after the other; what it
-//! may not is asked again, since a version is allocated shortly before its first chunk is stored.
+//! A node knows chunks, and neither folders nor permissions, so it asks the namespace which versions the caller
+//! reaches. What it may reach is remembered for a few seconds, because a file's chunks are asked for one after the
+//! other; what it may not is asked again, since a version is allocated shortly before its first chunk is stored.
 
 use std::{
     collections::HashSet,
