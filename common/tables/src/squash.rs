@@ -9,7 +9,7 @@ use chordfs_types::{
     fs_error::FsError,
     identity::IdentityId,
     namespace::{
-        Attr, Change, Commit, EntryName, FileKind, Ino, NewNode, Query, SetAttr,
+        Attr, Change, EntryName, Extent, FileKind, Ino, NewNode, Query, SetAttr,
         permission::{EXECUTE, READ, WRITE},
     },
 };
@@ -20,8 +20,8 @@ const STICKY: u16 = 0o1000;
 const SET_GID: u16 = 0o2000;
 
 impl Tables {
-    /// Checks a change of the client `owner`, on whose machine root has no power. What the tables do not have is not
-    /// refused here.
+    /// Checks a change of the client `owner`, on whose machine root has no power. An inode that the tables do not
+    /// have is refused: an earlier change under way, or of the same list, may be about to make it something else.
     pub fn check_change_without_root(&self, owner: IdentityId, change: &Change) -> Result<(), FsError> {
         for (parent, _) in names_of(change) {
             self.require(parent, WRITE | EXECUTE, "change the names in the directory")?;
@@ -39,10 +39,14 @@ impl Tables {
                 self.check_sticky(*new_parent, new_name)
             }
             Change::Link { ino, .. } => self.require(*ino, READ | WRITE, "give another name to the file"),
-            Change::SetAttr { ino, set } => self.check_set(*ino, set),
+            Change::SetAttr { ino, set } => {
+                let tail = set.truncate.as_ref().and_then(|truncate| truncate.tail);
+                self.check_versions(owner, *ino, tail.into_iter().map(|tail| tail.extent()))?;
+                self.check_set(*ino, set)
+            }
             Change::Commit { ino, commit } | Change::CommitWithData { ino, commit, .. } => {
                 self.require(*ino, WRITE, "write the file")?;
-                self.check_versions(owner, *ino, commit)?;
+                self.check_versions(owner, *ino, commit.runs())?;
                 if commit.set.is_empty() { Ok(()) } else { self.check_set(*ino, &commit.set) }
             }
             _ => Ok(()),
@@ -71,19 +75,25 @@ impl Tables {
         }
     }
 
-    /// Whether the file that has the version may be read, or with `stores` written. True if no file has it.
+    /// Whether the file that has the version may be read, or with `stores` written. False if no file has it: the log
+    /// may keep what root has removed.
     pub(super) fn permits_version(&self, version: Version, stores: bool) -> bool {
         let file = self.versions.get(&version).and_then(|used| self.inode(used.ino).ok());
         let wanted: &[u16] = if stores { &[WRITE] } else { &[READ, EXECUTE] };
-        file.is_none_or(|inode| wanted.iter().any(|bits| inode.attr.permits_without_root(*bits)))
+        file.is_some_and(|inode| wanted.iter().any(|bits| inode.attr.permits_without_root(*bits)))
     }
 
-    /// A commit that named a version of another file would make the chunks of that file readable.
-    fn check_versions(&self, owner: IdentityId, ino: Ino, commit: &Commit) -> Result<(), FsError> {
+    /// A change that named a version of another file would make the chunks of that file readable.
+    fn check_versions(
+        &self,
+        owner: IdentityId,
+        ino: Ino,
+        mut runs: impl Iterator<Item = Extent>,
+    ) -> Result<(), FsError> {
         let view = self.bound_view(owner, &[]);
         let is_of_file = |version| self.versions.get(&version).is_some_and(|used| used.ino == ino);
         let is_callers = |version| view.is_some_and(|view| view.owns(version));
-        match commit.runs().find(|run| !is_of_file(run.version) && !is_callers(run.version)) {
+        match runs.find(|run| !is_of_file(run.version) && !is_callers(run.version)) {
             Some(run) => Err(refused(format!("write version {} to the file {}", run.version.0, ino.0))),
             None => Ok(()),
         }
@@ -95,8 +105,9 @@ impl Tables {
 
     fn require(&self, ino: Ino, bits: u16, what: &str) -> Result<(), FsError> {
         match self.attr_of(ino) {
-            Some(attr) if !attr.permits_without_root(bits) => Err(refused(format!("{what} {}", ino.0))),
-            _ => Ok(()),
+            Some(attr) if attr.permits_without_root(bits) => Ok(()),
+            Some(_) => Err(refused(format!("{what} {}", ino.0))),
+            None => Err(FsError::Stale { ino }),
         }
     }
 
@@ -126,13 +137,13 @@ impl Tables {
         if node.uid == 0 || (node.gid == 0 && !has_own_group) {
             return Err(refused("make something that belongs to root".into()));
         }
-        let gid =
-            parent.and_then(|parent| self.attr_of(parent)).filter(|_| has_own_group).map_or(node.gid, |attr| attr.gid);
-        check_group_of_program(node.kind, node.mode, gid)
+        // The directory may be about to pass its group on.
+        let is_roots_group = parent.and_then(|parent| self.attr_of(parent)).is_some_and(|attr| attr.gid == 0);
+        check_group_of_program(node.kind, node.mode, if is_roots_group { 0 } else { node.gid })
     }
 
     fn check_set(&self, ino: Ino, set: &SetAttr) -> Result<(), FsError> {
-        let Some(attr) = self.attr_of(ino) else { return Ok(()) };
+        let attr = self.attr_of(ino).ok_or(FsError::Stale { ino })?;
         if set.uid.is_some_and(|uid| uid != attr.uid) {
             return Err(refused(format!("give {} to another user", ino.0)));
         }

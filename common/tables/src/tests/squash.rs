@@ -209,4 +209,24 @@ fn no_commit_names_the_version_of_another_file() {
     assert!(!files.may(&commit(Version(900))), "it is of root's file");
     assert!(!files.may(&commit(Version(950))), "nobody knows whose it is");
     assert!(files.may(&commit(block.first)));
+    let tail = ChunkWrite { index: 1, version: Version(950), base: None };
+    let truncate = Some(Truncate { size: 5, tail: Some(tail) });
+    assert!(!files.may(&RootsFiles::set(files.own, SetAttr { truncate, ..SetAttr::default() })), "nor does a new end");
+}
+
+/// A list could make a program that belongs to root: each change is checked before the first one is made.
+#[test]
+fn what_does_not_exist_yet_is_not_changed_and_what_no_file_has_is_not_read() {
+    let files = roots_files(0o777, 0o600);
+    let set = SetAttr { uid: Some(0), mode: Some(0o4755), ..SetAttr::default() };
+    for change in [
+        RootsFiles::set(Ino(999), set.clone()),
+        Change::Commit { ino: Ino(999), commit: Commit { set, ..Commit::default() } },
+        Change::Link { ino: Ino(999), parent: files.directory, name: entry("link") },
+    ] {
+        let checked = files.fixture.tables.check_change_without_root(OWNER, &change);
+        assert_eq!(checked, Err(FsError::Stale { ino: Ino(999) }), "{change:?}");
+    }
+    let id = chordfs_types::chunk::ChunkId { version: Version(900), index: 1 };
+    assert!(!files.may_ask(&Query::LoggedChunks { ids: vec![id] }), "the log may keep what root has removed");
 }
