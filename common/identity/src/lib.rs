@@ -6,7 +6,7 @@
 //! | `identity` | what a certificate says of its owner |
 //! | `authority` | the ring's own certificate authority, which issues certificates |
 //! | `credentials` | a private key and its certificate, and the file that keeps them |
-//! | `secret_file` | a file with a private key, for its owner alone |
+//! | `secret_file` | a file with a private key or an invitation, for its owner alone |
 //! | `invitation` | the token that a newcomer exchanges for a certificate, once |
 //! | `core_dumps` | no core dumps of a process that has keys |
 //! | `tls` | TLS 1.3 between owners of certificates |
