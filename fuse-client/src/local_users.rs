@@ -1,8 +1,8 @@
 //! The users of this machine, as the ring sees them.
 //!
 //! Where the ring gives root of this machine no power over root's files (root squash), root acts for nobody. The kernel
-//! lets root pass all checks of permissions, so what it does is checked by the ring. Only an open has to be checked here:
-//! the ring hears of one for writing no earlier than at the first commit, and of one from memory not at all.
+//! lets root pass all checks of permissions, so what it does is checked by the ring. Only an open has to be checked
+//! here: the ring hears of one for writing no earlier than at the first commit, and of one from memory not at all.
 
 use crate::fs::Caller;
 
