@@ -257,6 +257,9 @@ fn an_invitation_in_a_file_brings_a_mount_in_and_no_process_leaves_a_core_dump()
     let refused = guest.mount_with("none", &options);
     assert!(refused.code != Some(0) && refused.stderr.contains("chmod"), "{}", refused.stderr);
     fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+    // The option does not hide that SOURCE is wrong, and the invitation is not used up by that.
+    let wrong = guest.mount_with("host:99999:/", &options);
+    assert!(wrong.code == Some(1) && wrong.stderr.contains("99999"), "{:?}: {}", wrong.code, wrong.stderr);
     guest.mount_with("none", &options).ok();
     fs::write(guest.point().join("file"), "contents").unwrap();
     guest.unmount();

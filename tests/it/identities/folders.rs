@@ -31,7 +31,7 @@ fn ring_with_folders() -> (Cluster, TempMount) {
     (cluster, mount)
 }
 
-fn names_in(folder: &std::path::Path) -> Vec<String> {
+pub(super) fn names_in(folder: &std::path::Path) -> Vec<String> {
     let entries = fs::read_dir(folder).unwrap();
     let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();

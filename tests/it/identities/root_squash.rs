@@ -12,16 +12,17 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use chordfs_types::{
-    chunk::{ChunkId, ChunkRef},
+    chunk::{CHUNK_BYTES, ChunkId, ChunkRef, FileName},
     chunk_api::calls,
-    namespace::{Answer, Change, Commit, Extent, Ino, Query, Request, Response, SetAttr},
+    namespace::{Answer, Change, Commit, Extent, FileKind, Ino, NewNode, Query, Reply, Request, Response, SetAttr},
 };
 use harness::{TempMount, wait_for};
 use hyper::StatusCode;
 
 use super::{
-    folders::{Scene, is_refused, name, op},
+    folders::{Scene, is_refused, name, names_in, op},
     visitors::{Outsider, invite, ring},
 };
 
@@ -169,4 +170,52 @@ fn no_request_gets_around_the_permissions_of_roots_files() {
     // The pages and the API act with the rights of the node.
     assert_eq!(scene.get_file(&scene.free, "/public"), Some(StatusCode::OK));
     assert_eq!(scene.get_file(&scene.bound, "/public"), Some(StatusCode::FORBIDDEN));
+}
+
+/// A list is checked before its first change is made, so no change of it may count on what an earlier one makes.
+#[test]
+fn no_list_of_changes_makes_a_program_that_runs_as_root() {
+    let scene = Scene::with_guest(&["--root-squash"]);
+    write_roots_files(scene.mount.path());
+    let (shared, session) = (scene.ino("shared"), scene.open_session(&scene.bound));
+    let answer = scene.ask(&scene.bound, op(session, 1, Change::AllocateInos { count: 8 }));
+    let Response::Applied(Ok(Reply::Inos(block)), _) = answer else { panic!("{answer:?}") };
+    let node = NewNode {
+        kind: FileKind::File,
+        mode: 0o4777,
+        uid: USER,
+        gid: USER,
+        rdev: 0,
+        chunk_bytes: CHUNK_BYTES,
+        target: Bytes::new(),
+    };
+    let make = |number: u64| Change::MakeNumbered {
+        ino: Ino(block.first.0 + number),
+        file: FileName::new(format!("shared/program{number}")).unwrap(),
+        parent: shared,
+        name: name(&format!("program{number}")),
+        node: node.clone(),
+    };
+    let to_root = SetAttr { uid: Some(0), mode: Some(0o4777), ..SetAttr::default() };
+    let set = |number: u64| Change::SetAttr { ino: Ino(block.first.0 + number), set: to_root.clone() };
+    let commit = |number: u64| Change::Commit {
+        ino: Ino(block.first.0 + number),
+        commit: Commit { set: to_root.clone(), ..Commit::default() },
+    };
+    let lists = [vec![make(0), set(0)], vec![make(1), commit(1)], vec![make(2)], vec![set(2)], vec![commit(2)]];
+    for (number, changes) in (0..).zip(lists) {
+        let numbered = (number * 10 + 2..).zip(changes.clone());
+        let ops = numbered.map(|(sequence, change)| match op(session, sequence, change) {
+            Request::Apply(op) => op,
+            other => panic!("{other:?}"),
+        });
+        let answer = scene.ask(&scene.bound, Request::ApplyList(ops.collect()));
+        let is_only_made = matches!(changes[..], [Change::MakeNumbered { .. }]);
+        let Response::AppliedList(ref results, _) = answer else { panic!("{changes:?}: {answer:?}") };
+        assert!(results.iter().all(|result| result.is_ok() == is_only_made), "{changes:?}: {answer:?}");
+    }
+    let names: Vec<String> = names_in(&scene.mount.join("shared"));
+    assert_eq!(names, ["program2", "roots"]);
+    let made = fs::metadata(scene.mount.join("shared/program2")).unwrap();
+    assert_eq!((made.uid(), made.mode() & 0o7777), (USER, 0o4777));
 }
