@@ -19,7 +19,7 @@ step() { printf -- '-- %s (%d min %d s)\n' "$*" $((SECONDS / 60)) $((SECONDS % 6
 install_packages() {
   local missing=() pair
   for pair in fusermount3:fuse3 git:git rsync:rsync sqlite3:sqlite3 curl:curl cc:gcc tar:tar bridge:iproute2 nft:nftables fio:fio \
-    chromium:chromium; do
+    setfacl:acl setfattr:attr chromium:chromium; do
     command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}")
   done
   command -v python3 >/dev/null || missing+=(python3)

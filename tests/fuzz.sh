@@ -27,12 +27,14 @@ flags=(-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-arg
 host=$(rustc -vV | sed -n 's/^host: //p')
 RUSTFLAGS="${flags[*]}" cargo build --quiet --release --target "$host" --target-dir target/fuzz/build \
   --manifest-path tests/fuzz/coverage/Cargo.toml
+# libFuzzer's main does not ignore this signal as that of a Rust program does: a closed connection would end a node.
+trap '' PIPE
 for target in "${wanted[@]}"; do
   echo "-- $target for $seconds seconds"
   log=target/fuzz/$target.log
   CHORDFS_FUZZ_TARGET=$target "target/fuzz/build/$host/release/fuzz" "$corpus/$target" \
     -max_total_time="$seconds" -max_len=4096 -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
     -artifact_prefix="target/fuzz/$target-" >"$log" 2>&1 ||
-    { grep -E 'panicked|ERROR|Test unit' "$log"; echo "error: $target: an input panics; see $log" >&2; exit 1; }
+    { grep -E 'panicked|ERROR|Test unit' "$log" || true; echo "error: $target ended early; see $log" >&2; exit 1; }
   grep -E 'stat::number_of_executed|stat::peak_rss' "$log"
 done

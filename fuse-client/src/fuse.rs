@@ -3,7 +3,7 @@
 //! Several threads of fuser call these handlers concurrently. A request that can be answered from memory is answered in
 //! that thread; any other one continues on the runtime, with its reply. A reply dropped without an answer (after
 //! a panic, on either side) sends EIO to the kernel, and the thread continues. Operations that are not
-//! implemented here (extended attributes, locks, lseek's data and holes, copy_file_range) return ENOSYS: the kernel
+//! implemented here (locks, lseek's data and holes, copy_file_range) return ENOSYS: the kernel
 //! then emulates them or reports them to programs as unsupported, and sends no further requests of that kind.
 
 mod callers;
@@ -22,13 +22,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use bytes::Bytes;
 use chordfs_log::error_limited;
 use chordfs_net::{boot_clock::since_boot, operation};
 use chordfs_types::namespace::{FileKind, Ino, RenameMode};
 use fuser::{
     BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner,
     OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
-    ReplyEntry, ReplyIoctl, ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
+    ReplyEntry, ReplyIoctl, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use parking_lot::Mutex;
 use tokio::{runtime::Handle, sync::oneshot};
@@ -36,11 +37,11 @@ use tracing::debug;
 
 use self::{
     callers::{Callers, thread_start},
-    convert::{Times, entry_name, errno, file_type, mode_bits, set_attr, special_kind},
+    convert::{Times, entry_name, errno, file_type, mode_bits, set_attr, special_kind, xattr_mode, xattr_name},
     replies::Replies,
 };
 use crate::{
-    fs::{EntryLocation, FileSystem, ListedEntry, NewEntry, WriteAt},
+    fs::{Caller, CreationMode, EntryLocation, FileSystem, ListedEntry, NewEntry, WriteAt},
     local_users::LocalUsers,
     options::KernelTimeouts,
     root_map::RootMap,
@@ -59,13 +60,19 @@ const EARLY_FAILURE: Duration = Duration::from_secs(1);
 /// What is asked of the kernel. Not FUSE_ASYNC_DIO: with it, a direct write by libaio completes without dropping the
 /// pages that a buffered reader has filled meanwhile, and they stay stale (xfstests generic/451; libfuse's own example
 /// has it too). Without it, direct requests of one call are sent one after the other.
-const WISHES: [InitFlags; 5] = [
+const WISHES: [InitFlags; 8] = [
     InitFlags::FUSE_ASYNC_READ,
     InitFlags::FUSE_PARALLEL_DIROPS,
     InitFlags::FUSE_DO_READDIRPLUS,
     InitFlags::FUSE_READDIRPLUS_AUTO,
     // The target of a symlink never changes.
     InitFlags::FUSE_CACHE_SYMLINKS,
+    // The kernel checks permissions by access control lists. A default list takes the place of the umask, which the
+    // kernel therefore leaves to us.
+    InitFlags::FUSE_POSIX_ACL,
+    InitFlags::FUSE_DONT_MASK,
+    // Otherwise the kernel would ask for the attribute `security.capability` before every write.
+    InitFlags::FUSE_HANDLE_KILLPRIV_V2,
 ];
 
 pub struct Mount {
@@ -210,7 +217,7 @@ impl Filesystem for Mount {
 
     fn setattr(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         mode: Option<u32>,
         uid: Option<u32>,
@@ -230,9 +237,18 @@ impl Filesystem for Mount {
             let (fs, replies, ino) = (self.fs.clone(), self.replies(), self.root.inward(ino));
             let mut set = set_attr(mode, uid, gid, size, Times { atime, mtime, ctime }, SystemTime::now());
             let shown = self.root.shown();
+            let caller = caller(req);
+            // The kernel leaves the set-id bits to us. Before a write that takes them away it sends a request that sets
+            // nothing, and fuser does not say whether a caller who truncates may keep them.
+            let is_cut_by_user = size.is_some() && caller.uid != 0;
+            let loses_set_id = uid.is_some() || gid.is_some() || is_cut_by_user || set.is_empty();
+            let drops_set_id = mode.is_none() && loses_set_id;
             let changed = async move {
                 if let Some(mode) = set.mode.filter(|_| shown.umask.is_some()) {
                     set.mode = Some(shown.stored_mode(mode, fs.attr(ino).await?.mode));
+                }
+                if drops_set_id {
+                    set.mode = fs.mode_without_set_id(ino, caller).await?;
                 }
                 fs.set_attr(ino, set).await
             };
@@ -247,28 +263,20 @@ impl Filesystem for Mount {
         });
     }
 
-    fn mknod(
-        &self,
-        req: &Request,
-        parent: INodeNo,
-        name: &OsStr,
-        mode: u32,
-        _umask: u32,
-        rdev: u32,
-        reply: ReplyEntry,
-    ) {
+    fn mknod(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, rdev: u32, reply: ReplyEntry) {
         self.guarded("mknod", || match special_kind(mode) {
             Some(kind) => {
-                let new = NewEntry { kind, mode: mode_bits(mode), rdev, target: Vec::new(), exclusive: true };
+                let mode = creation_mode(mode, umask);
+                let new = NewEntry { kind, mode, rdev, target: Vec::new(), exclusive: true };
                 self.make("mknod", parent, name, req, new, reply);
             }
             None => reply.error(Errno::EINVAL),
         });
     }
 
-    fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
+    fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
         self.guarded("mkdir", || {
-            let (kind, mode) = (FileKind::Directory, mode_bits(mode));
+            let (kind, mode) = (FileKind::Directory, creation_mode(mode, umask));
             let new = NewEntry { kind, mode, rdev: 0, target: Vec::new(), exclusive: true };
             self.make("mkdir", parent, name, req, new, reply);
         });
@@ -277,7 +285,8 @@ impl Filesystem for Mount {
     fn symlink(&self, req: &Request, parent: INodeNo, link_name: &OsStr, target: &Path, reply: ReplyEntry) {
         self.guarded("symlink", || {
             let target = target.as_os_str().as_bytes().to_vec();
-            let new = NewEntry { kind: FileKind::Symlink, mode: 0o777, rdev: 0, target, exclusive: true };
+            let mode = CreationMode { bits: 0o777, umask: 0 };
+            let new = NewEntry { kind: FileKind::Symlink, mode, rdev: 0, target, exclusive: true };
             self.make("symlink", parent, link_name, req, new, reply);
         });
     }
@@ -351,7 +360,7 @@ impl Filesystem for Mount {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         flags: i32,
         reply: ReplyCreate,
     ) {
@@ -363,7 +372,7 @@ impl Filesystem for Mount {
                 Err(failure) => return reply.error(errno("create", parent, &failure)),
             };
             self.spawn(req, [parent; 2], async move {
-                let made = fs.create(parent, &name, mode_bits(mode), exclusive, caller).await;
+                let made = fs.create(parent, &name, creation_mode(mode, umask), exclusive, caller).await;
                 replies.created(parent, &name, made, reply);
             });
         });
@@ -411,7 +420,7 @@ impl Filesystem for Mount {
 
     fn write(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -426,6 +435,15 @@ impl Filesystem for Mount {
             // A mapped page is written back at its own offset, even through a handle opened with O_APPEND.
             let append = flags.0 & libc::O_APPEND != 0 && !write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
             let at = WriteAt { offset, append };
+            // The kernel sets the flag for each write by somebody other than root.
+            if write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) && self.fs.may_have_set_id(ino) {
+                let (fs, bytes, writer) = (self.fs.clone(), data.to_vec(), caller(req));
+                let written = async move {
+                    fs.drop_set_id(ino, writer).await?;
+                    fs.write(ino, at, bytes).await
+                };
+                return self.spawn_commit(async move { replies.written(ino, len, written.await, reply) });
+            }
             if let Some(written) = self.fs.try_write(ino, at, data) {
                 return replies.written(ino, len, written, reply);
             }
@@ -548,6 +566,71 @@ impl Filesystem for Mount {
         });
     }
 
+    fn setxattr(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        self.guarded("setxattr", || {
+            let (fs, replies, ino) = (self.fs.clone(), self.replies(), self.root.inward(ino));
+            let Some(mode) = xattr_mode(flags) else { return reply.error(Errno::EINVAL) };
+            let (name, value) = match xattr_name(name) {
+                Ok(name) => (name, Bytes::copy_from_slice(value)),
+                Err(failure) => return reply.error(errno("setxattr", ino, &failure)),
+            };
+            self.spawn(req, [ino; 2], async move {
+                replies.empty("setxattr", ino, fs.set_xattr(ino, name, value, mode).await, reply);
+            });
+        });
+    }
+
+    fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        self.guarded("getxattr", || {
+            let (replies, ino) = (self.replies(), self.root.inward(ino));
+            let name = match xattr_name(name) {
+                Ok(name) => name,
+                Err(failure) => return reply.error(errno("getxattr", ino, &failure)),
+            };
+            if let Some(known) = self.fs.cached_xattr(ino, &name) {
+                return replies.xattr("getxattr", ino, size, known, reply);
+            }
+            let fs = self.fs.clone();
+            self.spawn(req, [ino; 2], async move {
+                replies.xattr("getxattr", ino, size, fs.xattr(ino, &name).await, reply);
+            });
+        });
+    }
+
+    fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        self.guarded("listxattr", || {
+            let (replies, ino) = (self.replies(), self.root.inward(ino));
+            if let Some(known) = self.fs.cached_xattr_names(ino) {
+                return replies.xattr("listxattr", ino, size, Ok(known), reply);
+            }
+            let fs = self.fs.clone();
+            self.spawn(req, [ino; 2], async move {
+                replies.xattr("listxattr", ino, size, fs.xattr_names(ino).await, reply);
+            });
+        });
+    }
+
+    fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.guarded("removexattr", || {
+            let (fs, replies, ino) = (self.fs.clone(), self.replies(), self.root.inward(ino));
+            match xattr_name(name) {
+                Ok(name) => self.spawn(req, [ino; 2], async move {
+                    replies.empty("removexattr", ino, fs.remove_xattr(ino, name).await, reply);
+                }),
+                Err(failure) => reply.error(errno("removexattr", ino, &failure)),
+            }
+        });
+    }
+
     fn ioctl(
         &self,
         _req: &Request,
@@ -569,6 +652,14 @@ impl Filesystem for Mount {
             self.spawn(req, [ino; 2], async move { replies.statistics(fs.statistics().await, reply) });
         });
     }
+}
+
+fn caller(req: &Request) -> Caller {
+    Caller { uid: req.uid(), gid: req.gid() }
+}
+
+fn creation_mode(mode: u32, umask: u32) -> CreationMode {
+    CreationMode { bits: mode_bits(mode), umask: mode_bits(umask) }
 }
 
 /// Translates the flags of renameat2(2); `None` for unsupported ones.

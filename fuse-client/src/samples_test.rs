@@ -2,7 +2,7 @@
 
 use chordfs_types::{
     chunk::FileName,
-    namespace::{Attr, EntryName, FileKind, Ino, Time},
+    namespace::{Attr, EntryName, FileKind, Ino, InodeFlags, Time},
 };
 
 pub(crate) fn name(name: &str) -> EntryName {
@@ -25,6 +25,7 @@ pub(crate) fn attr(ino: u64, change: u64) -> Attr {
         mtime: Time::default(),
         ctime: Time::default(),
         change,
+        flags: InodeFlags::default(),
         file: FileName::new("f").expect("a name"),
     }
 }

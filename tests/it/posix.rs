@@ -14,6 +14,8 @@ use std::{
 
 use harness::{Cluster, TempMount, programs::shell, tree, wait::wait_for};
 
+mod xattrs;
+
 /// A folder for one test, on a ring and a mount that concurrent tests share; the last test to end stops them.
 struct Folder {
     path: PathBuf,

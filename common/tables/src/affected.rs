@@ -15,6 +15,7 @@ pub fn names_of(change: &Change) -> Vec<(Ino, &EntryName)> {
     match change {
         Change::Make { parent, name, .. }
         | Change::MakeNumbered { parent, name, .. }
+        | Change::MakeMasked { parent, name, .. }
         | Change::Publish { parent, name, .. }
         | Change::Link { parent, name, .. }
         | Change::Unlink { parent, name, .. }
@@ -29,6 +30,8 @@ pub fn names_of(change: &Change) -> Vec<(Ino, &EntryName)> {
         | Change::AllocateInos { .. }
         | Change::MakeUnnamed { .. }
         | Change::SetAttr { .. }
+        | Change::SetXattr { .. }
+        | Change::RemoveXattr { .. }
         | Change::Commit { .. }
         | Change::CommitWithData { .. }
         | Change::ForgetLogged { .. }
@@ -56,6 +59,8 @@ pub fn inode_of(change: &Change) -> Option<Ino> {
         Change::Link { ino, .. }
         | Change::Publish { ino, .. }
         | Change::SetAttr { ino, .. }
+        | Change::SetXattr { ino, .. }
+        | Change::RemoveXattr { ino, .. }
         | Change::Commit { ino, .. }
         | Change::CommitWithData { ino, .. } => Some(*ino),
         Change::FoundRoot { .. } => Some(Ino::ROOT),

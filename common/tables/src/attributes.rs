@@ -15,8 +15,8 @@ impl Transaction<'_> {
             self.tables.check_truncate(&file, truncate)?;
             self.truncate(&file, truncate);
         }
-        let attr = self.edit(ino, |inode| set.apply_to(&mut inode.attr));
-        Ok(Reply::Attr(attr))
+        self.apply_set(ino, set);
+        Ok(Reply::Attr(self.tables.inodes[&ino].attr.clone()))
     }
 
     pub(super) fn found_root(&mut self, uid: u32, gid: u32) -> Result<Reply, FsError> {

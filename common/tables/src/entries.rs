@@ -6,7 +6,7 @@ use bytes::Bytes;
 use chordfs_types::{
     chunk::{FileName, MAX_CHUNK_BYTES, NameError},
     fs_error::FsError,
-    namespace::{Attr, EntryName, FileKind, Ino, NewNode, Reply},
+    namespace::{Attr, EntryName, FileKind, Ino, InodeFlags, NewNode, Reply},
 };
 
 use super::{Body, DentryKey, Inode, MAX_LINKS, Transaction, invalid, numbers::ChosenNumber};
@@ -60,7 +60,8 @@ impl Transaction<'_> {
         inherit_group(&mut attr, &directory);
         self.tables.inodes.insert(attr.ino, Arc::new(Inode { attr: attr.clone(), body }));
         self.add_name(parent, name, attr.ino, is_directory);
-        Ok(Reply::Entry { attr, created: true })
+        self.inherit_acl(ino, parent, node.kind);
+        Ok(Reply::Entry { attr: self.tables.inodes[&ino].attr.clone(), created: true })
     }
 
     pub(super) fn make_unnamed(&mut self, file: &FileName, node: &NewNode) -> Result<Reply, FsError> {
@@ -134,14 +135,14 @@ impl Transaction<'_> {
             self.tables.set_parent(ino, Some(parent));
             self.orphan(ino, self.session.filter(|_| hold));
         } else if attr.nlink == 0 {
-            self.tables.inodes.remove(&ino);
+            self.tables.remove_inode(ino);
         }
         attr
     }
 
     pub(super) fn drop_directory(&mut self, ino: Ino) -> Attr {
         let attr = self.edit(ino, |inode| inode.attr.nlink = 0);
-        self.tables.inodes.remove(&ino);
+        self.tables.remove_inode(ino);
         attr
     }
 
@@ -168,6 +169,7 @@ impl Transaction<'_> {
             mtime: self.now,
             ctime: self.now,
             change: self.index,
+            flags: InodeFlags::default(),
             file,
         }
     }

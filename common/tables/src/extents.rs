@@ -69,13 +69,13 @@ impl Transaction<'_> {
             self.make_current(ino, write.extent());
         }
         let mtime = commit.mtime.unwrap_or(self.now);
-        let attr = self.edit(ino, |inode| {
+        self.edit(ino, |inode| {
             inode.attr.size = inode.attr.size.max(commit.size_at_least);
             inode.attr.mtime = mtime;
-            commit.set.apply_to(&mut inode.attr);
         });
+        self.apply_set(ino, &commit.set);
         self.notify_inode(ino, true);
-        Ok(Reply::Attr(attr))
+        Ok(Reply::Attr(self.tables.inodes[&ino].attr.clone()))
     }
 
     pub(super) fn forget_dead(&mut self, ids: &[u64]) -> Result<Reply, FsError> {

@@ -118,6 +118,7 @@ impl<S: Clone + Into<SessionRecord>> From<TablesBeforeConfig<S>> for Tables {
             identities: Default::default(),
             session_owners: OrdMap::new(),
             name_counts: OrdMap::new(),
+            xattrs: OrdMap::new(),
         };
         tables.note_all_parents();
         tables

@@ -9,6 +9,7 @@
 //! `chordfs-namespace` elects the leader and delivers the operations.
 #![deny(clippy::disallowed_methods)]
 
+mod acl;
 mod affected;
 mod attributes;
 mod config;
@@ -43,6 +44,7 @@ mod squash;
 #[cfg(test)]
 mod tests;
 mod work;
+mod xattrs;
 
 use std::sync::Arc;
 
@@ -53,7 +55,8 @@ use chordfs_types::{
     fs_error::FsError,
     identity::IdentityId,
     namespace::{
-        AcceptedToken, Attr, Change, EntryName, FeedEvent, FileKind, Ino, NamespaceOp, PoolSize, Reply, SessionId, Time,
+        AcceptedToken, Attr, Change, EntryName, FeedEvent, FileKind, Ino, InodeFlags, NamespaceOp, PoolSize, Reply,
+        SessionId, Time, Xattrs,
     },
     ring_config::RingConfig,
 };
@@ -136,6 +139,9 @@ pub struct Tables {
     session_owners: OrdMap<SessionId, IdentityId>,
     #[serde(with = "map")]
     name_counts: NameCounts,
+    /// Only inodes that have any.
+    #[serde(with = "map")]
+    xattrs: OrdMap<Ino, Arc<Xattrs>>,
 }
 
 /// The result of applying one operation.
@@ -179,6 +185,7 @@ impl Tables {
             identities: Identities::default(),
             session_owners: OrdMap::new(),
             name_counts: OrdMap::new(),
+            xattrs: OrdMap::new(),
         }
     }
 
@@ -214,6 +221,12 @@ impl Tables {
 
     fn inode(&self, ino: Ino) -> Result<&Inode, FsError> {
         self.inodes.get(&ino).map(Arc::as_ref).ok_or(FsError::Stale { ino })
+    }
+
+    /// Removes an inode that has neither names nor extents any more.
+    fn remove_inode(&mut self, ino: Ino) {
+        self.inodes.remove(&ino);
+        self.xattrs.remove(&ino);
     }
 
     /// Returns the directory `ino`, in which names are looked up or created; `NoEntry` if it was removed.
@@ -400,6 +413,11 @@ impl Transaction<'_> {
             Change::Invite { invitation } => self.invite(invitation),
             Change::Admit { admission, key, expires } => self.admit(admission, *key, *expires),
             Change::RevokeIdentity { id } => self.revoke_identity(*id),
+            Change::SetXattr { ino, name, value, mode } => self.set_xattr(*ino, name, value, *mode),
+            Change::RemoveXattr { ino, name } => self.remove_xattr(*ino, name),
+            Change::MakeMasked { parent, name, node, umask, exclusive } => {
+                self.make_masked(*parent, name, node, *umask, *exclusive)
+            }
         }
     }
 
@@ -475,6 +493,7 @@ fn root_attr() -> Attr {
         mtime: Time::default(),
         ctime: Time::default(),
         change: 0,
+        flags: InodeFlags::default(),
         file: FileName::new(Bytes::from_static(b"/")).expect("one byte that is no NUL"),
     }
 }

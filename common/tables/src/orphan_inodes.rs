@@ -56,7 +56,7 @@ impl Transaction<'_> {
                 self.remove_chunks(*ino, ALL_CHUNKS, None);
             }
             self.forget_orphan(*ino);
-            self.tables.inodes.remove(ino);
+            self.tables.remove_inode(*ino);
             self.tables.forget_places(*ino);
         }
         Ok(Reply::Purged { count: inos.len() as u32 })

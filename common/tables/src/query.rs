@@ -44,6 +44,7 @@ impl Tables {
             Query::ReachableWithoutRoot { owner, path, versions, stores } => {
                 Ok(self.reachable(*owner, path, versions, |version| self.permits_version(version, *stores)))
             }
+            Query::Xattrs { ino } => self.list_xattrs(*ino),
             Query::OpenEntries { ino, after, limit } => self.open_entries(*ino, after.as_ref(), *limit),
         }
     }

@@ -9,12 +9,16 @@ use chordfs_types::{
     fs_error::FsError,
     identity::IdentityId,
     namespace::{
-        Attr, Change, EntryName, Extent, FileKind, Ino, NewNode, Query, SetAttr,
+        Attr, Change, EntryName, Extent, FileKind, Ino, NewNode, Query, SetAttr, XattrName,
         permission::{EXECUTE, READ, WRITE},
     },
 };
 
-use super::{Tables, names_of};
+use super::{
+    Tables,
+    acl::{ACCESS_ACL, DEFAULT_ACL},
+    names_of,
+};
 
 const STICKY: u16 = 0o1000;
 const SET_GID: u16 = 0o2000;
@@ -30,6 +34,7 @@ impl Tables {
             Change::Make { parent, node, .. } | Change::MakeNumbered { parent, node, .. } => {
                 self.check_new(node, Some(*parent))
             }
+            Change::MakeMasked { parent, node, .. } => self.check_new(node, Some(*parent)),
             Change::MakeUnnamed { node, .. } => self.check_new(node, None),
             Change::Unlink { parent, name, .. }
             | Change::Rmdir { parent, name }
@@ -44,6 +49,7 @@ impl Tables {
                 self.check_versions(owner, *ino, tail.into_iter().map(|tail| tail.extent()))?;
                 self.check_set(*ino, set)
             }
+            Change::SetXattr { ino, name, .. } | Change::RemoveXattr { ino, name } => self.check_xattr(*ino, name),
             Change::Commit { ino, commit } | Change::CommitWithData { ino, commit, .. } => {
                 self.require(*ino, WRITE, "write the file")?;
                 self.check_versions(owner, *ino, commit.runs())?;
@@ -63,6 +69,7 @@ impl Tables {
             }
             Query::ReadDir { ino, .. } => self.require(*ino, READ, "list the directory"),
             Query::Open { ino } | Query::Extents { ino, .. } => self.require_any(*ino, &[READ, WRITE, EXECUTE]),
+            Query::Xattrs { ino } => self.require_any(*ino, &[READ, WRITE, EXECUTE]),
             // Each of the files would have to be checked: such a client opens them one by one.
             Query::OpenEntries { .. } => {
                 Err(FsError::Unsupported { what: "opening in advance on a machine whose root has no power".into() })
@@ -97,6 +104,19 @@ impl Tables {
             Some(run) => Err(refused(format!("write version {} to the file {}", run.version.0, ino.0))),
             None => Ok(()),
         }
+    }
+
+    /// Attributes that only root may set stay root's; the lists are the owner's to set.
+    fn check_xattr(&self, ino: Ino, name: &XattrName) -> Result<(), FsError> {
+        let attr = self.attr_of(ino).ok_or(FsError::Stale { ino })?;
+        let is_list = [ACCESS_ACL, DEFAULT_ACL].contains(&name.as_bytes());
+        if is_list && attr.uid == 0 {
+            return Err(refused(format!("change the permissions of {}", ino.0)));
+        }
+        if !is_list && !name.as_bytes().starts_with(b"user.") {
+            return Err(refused(format!("change the extended attribute {name}")));
+        }
+        self.require(ino, if is_list { 0 } else { WRITE }, "write the file")
     }
 
     fn attr_of(&self, ino: Ino) -> Option<&Attr> {

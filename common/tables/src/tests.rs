@@ -23,6 +23,7 @@ mod parents;
 mod pool_size;
 mod sessions;
 mod squash;
+mod xattrs;
 
 /// Tables with one open session, and short helpers. Every change has a second and a log index of its own.
 struct Fixture {

@@ -104,6 +104,15 @@ pub enum FsError {
     /// The chunks can be stored on their holders, and be committed without their data.
     #[error("the log keeps too many chunks that their holders do not have yet")]
     LogFull,
+    /// Also returned to a change that must replace one.
+    #[error("no such extended attribute")]
+    NoXattr,
+    /// The limit is on all extended attributes of one inode together.
+    #[error("the extended attributes of one file would take more than {limit} bytes")]
+    XattrsTooLarge {
+        /// In bytes.
+        limit: usize,
+    },
 }
 
 impl FsError {
@@ -127,7 +136,8 @@ impl FsError {
             Self::Name(NameError::TooLong { .. }) => libc::ENAMETOOLONG,
             Self::Name(_) => libc::EINVAL,
             Self::NotPermitted { .. } => libc::EPERM,
-            Self::NoSpace => libc::ENOSPC,
+            Self::NoSpace | Self::XattrsTooLarge { .. } => libc::ENOSPC,
+            Self::NoXattr => libc::ENODATA,
             Self::ReadOnly => libc::EROFS,
             Self::Unsupported { .. } => libc::ENOTSUP,
             // These arrive here only after all retries.

@@ -14,6 +14,7 @@ pub mod dentries;
 mod kernel_names;
 mod own_changes;
 pub mod pages;
+mod xattrs;
 
 use std::{
     collections::HashSet,
@@ -24,10 +25,12 @@ use std::{
     },
 };
 
-use chordfs_types::namespace::{Attr, EntryName, Extent, Ino, Time};
+use chordfs_types::namespace::{Attr, EntryName, Extent, Ino, InodeFlags, Time, Xattrs};
 use parking_lot::Mutex;
 
-use self::{attributes::Attributes, contents::Contents, dentries::Dentries, own_changes::OwnChanges};
+use self::{
+    attributes::Attributes, contents::Contents, dentries::Dentries, own_changes::OwnChanges, xattrs::KnownXattrs,
+};
 pub use self::{dentries::Dentry, kernel_names::KernelNames, own_changes::OwnChange, pages::KernelPages};
 
 /// How many inodes are known to be in use.
@@ -62,6 +65,7 @@ pub struct MetaCache {
 struct MetaTables {
     attributes: Attributes,
     contents: Contents,
+    xattrs: KnownXattrs,
     dentries: Dentries,
     changing: OwnChanges,
     /// Directories and files of which something was answered from here since the last event about them.
@@ -80,6 +84,7 @@ impl MetaCache {
         let inner = MetaTables {
             attributes,
             contents: Contents::default(),
+            xattrs: KnownXattrs::default(),
             dentries,
             changing: OwnChanges::default(),
             used: HashSet::new(),
@@ -121,6 +126,37 @@ impl MetaCache {
         let extents = inner.contents.of(&attr)?;
         inner.note_use(ino, true);
         Some((attr, extents))
+    }
+
+    /// The flags of an inode. What this mount writes leaves them as they are.
+    pub fn flags(&self, ino: Ino) -> Option<InodeFlags> {
+        let mut inner = self.inner.lock();
+        let may_answer = (self.is_usable)() && !inner.changing.concern(ino);
+        let attr = may_answer.then(|| inner.attributes.any(ino)).flatten();
+        inner.note_use(ino, attr.is_some());
+        attr.map(|attr| attr.flags)
+    }
+
+    /// The extended attributes of an inode, if they are known.
+    pub fn xattrs(&self, ino: Ino) -> Option<Arc<Xattrs>> {
+        let mut inner = self.inner.lock();
+        let may_answer = (self.is_usable)() && !inner.changing.concern(ino);
+        let xattrs = may_answer.then(|| inner.xattrs.get(ino)).flatten();
+        inner.note_use(ino, xattrs.is_some());
+        xattrs
+    }
+
+    /// Stores the reply to a query sent at `stamp`, if it is still current.
+    pub fn store_xattrs(&self, stamp: Stamp, ino: Ino, xattrs: Arc<Xattrs>) {
+        let mut inner = self.inner.lock();
+        if self.is_current(stamp) {
+            inner.xattrs.put(ino, xattrs);
+        }
+    }
+
+    /// Removes the extended attributes of `ino`, which a change by this mount has changed.
+    pub fn drop_xattrs(&self, ino: Ino) {
+        self.inner.lock().xattrs.remove(ino);
     }
 
     /// The directory in which the inode was seen last, which may have changed since.
@@ -277,6 +313,7 @@ impl MetaCache {
         let mut inner = self.inner.lock();
         inner.attributes.clear();
         inner.contents.clear();
+        inner.xattrs.clear();
         inner.dentries.clear();
         inner.used.clear();
     }
@@ -301,6 +338,7 @@ impl MetaTables {
     fn forget(&mut self, ino: Ino) {
         self.attributes.remove(ino);
         self.contents.remove(ino);
+        self.xattrs.remove(ino);
     }
 
     /// Removes a name and the attributes of its inode, and marks those of its directory as touched.

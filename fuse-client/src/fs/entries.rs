@@ -18,11 +18,18 @@ pub struct Caller {
     pub gid: u32,
 }
 
+/// The permissions that a program asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CreationMode {
+    pub bits: u16,
+    /// Bits that the program's umask takes away. A default access control list takes its place.
+    pub umask: u16,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewEntry {
     pub kind: FileKind,
-    /// The umask has been applied.
-    pub mode: u16,
+    pub mode: CreationMode,
     pub rdev: u32,
     /// Empty but for symlinks.
     pub target: Vec<u8>,
@@ -39,12 +46,11 @@ impl FileSystem {
         new: NewEntry,
         caller: Caller,
     ) -> Result<(Attr, bool), FsError> {
-        let (exclusive, was_removed) = (new.exclusive, self.removed.contains(parent));
-        let node = new_node(new, caller, &self.parent_attr(parent).await?);
+        let was_removed = self.removed.contains(parent);
+        let directory = self.parent_attr(parent).await?;
         let stamp = self.cache.stamp();
         let _under_way = self.cache.begin_own_change(vec![(parent, name.clone())], vec![parent]);
-        let change = Change::Make { parent, name: name.clone(), node, exclusive };
-        let (attr, created) = self.change_entry(change).await.map_err(|error| {
+        let (attr, created) = self.change_entry(creation(name, new, caller, &directory)).await.map_err(|error| {
             self.cache.drop_name(parent, name);
             self.removed.error_in(parent, was_removed, error)
         })?;
@@ -154,13 +160,24 @@ impl FileSystem {
     }
 }
 
+fn creation(name: &EntryName, new: NewEntry, caller: Caller, directory: &Attr) -> Change {
+    let (parent, name, exclusive) = (directory.ino, name.clone(), new.exclusive);
+    let (umask, has_acl) = (new.mode.umask, directory.flags.has_acl);
+    let mut node = new_node(new, caller, directory);
+    if has_acl {
+        return Change::MakeMasked { parent, name, node, umask, exclusive };
+    }
+    node.mode &= !(umask & 0o777);
+    Change::Make { parent, name, node, exclusive }
+}
+
 /// A new entry in a directory with the set-group-id bit inherits the group, and a new subdirectory also the bit.
 fn new_node(new: NewEntry, caller: Caller, parent: &Attr) -> NewNode {
     let inherits = parent.mode & SET_GROUP_ID != 0;
     let directory = new.kind == FileKind::Directory;
     NewNode {
         kind: new.kind,
-        mode: if inherits && directory { new.mode | SET_GROUP_ID } else { new.mode },
+        mode: if inherits && directory { new.mode.bits | SET_GROUP_ID } else { new.mode.bits },
         uid: caller.uid,
         gid: if inherits { parent.gid } else { caller.gid },
         rdev: new.rdev,
@@ -177,7 +194,8 @@ mod tests {
     fn mode_and_group_in(parent_mode: u16, kind: FileKind) -> (u16, u32) {
         let mut parent = sample::attr(1, 1);
         (parent.mode, parent.gid) = (parent_mode, 50);
-        let new = NewEntry { kind, mode: 0o755, rdev: 0, target: Vec::new(), exclusive: true };
+        let mode = CreationMode { bits: 0o755, umask: 0 };
+        let new = NewEntry { kind, mode, rdev: 0, target: Vec::new(), exclusive: true };
         let node = new_node(new, Caller { uid: 7, gid: 8 }, &parent);
         (node.mode, node.gid)
     }

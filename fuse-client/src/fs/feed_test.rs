@@ -9,8 +9,10 @@ use chordfs_types::{
     namespace::{Attr, Change, FeedEvent, FileKind, Ino, SetAttr, Time, Truncate},
 };
 
-use super::{Caller, ListedEntry, NewEntry, WriteAt, fake_namespace_test::TestMount};
+use super::{Caller, CreationMode, ListedEntry, NewEntry, WriteAt, fake_namespace_test::TestMount};
 use crate::samples_test::name;
+
+const MODE: CreationMode = CreationMode { bits: 0o755, umask: 0 };
 
 const AT_START: WriteAt = WriteAt { offset: 0, append: false };
 
@@ -73,7 +75,7 @@ async fn a_file_that_is_removed_before_its_creation_is_answered_is_held() {
         mount.namespace.open_gate.forget_permits(usize::MAX);
         let fs = mount.fs.clone();
         let caller = Caller { uid: 0, gid: 0 };
-        let creating = tokio::spawn(async move { fs.create(Ino::ROOT, &name("f"), 0o644, false, caller).await });
+        let creating = tokio::spawn(async move { fs.create(Ino::ROOT, &name("f"), MODE, false, caller).await });
         settle().await;
         let ino = mount.namespace.ino(&name("f"));
         if remover == "this mount" {
@@ -161,7 +163,7 @@ async fn a_change_reported_while_a_file_is_being_created_is_seen() {
         mount.namespace.open_gate.forget_permits(usize::MAX);
         let fs = mount.fs.clone();
         let caller = Caller { uid: 0, gid: 0 };
-        let creating = tokio::spawn(async move { fs.create(Ino::ROOT, &name("f"), 0o644, false, caller).await });
+        let creating = tokio::spawn(async move { fs.create(Ino::ROOT, &name("f"), MODE, false, caller).await });
         settle().await;
         let ino = mount.namespace.ino(&name("f"));
         mount.namespace.overwrite(ino, b"after");
@@ -237,7 +239,7 @@ async fn a_directory_that_another_mount_removed_has_no_links_and_no_entries() {
     };
     mount.fs.list(handle, 0, count).await.expect("listed");
     assert_eq!(entries, 0);
-    let new = NewEntry { kind: FileKind::Directory, mode: 0o755, rdev: 0, target: Vec::new(), exclusive: true };
+    let new = NewEntry { kind: FileKind::Directory, mode: MODE, rdev: 0, target: Vec::new(), exclusive: true };
     let caller = Caller { uid: 0, gid: 0 };
     assert_eq!(mount.fs.make(ino, &name("in"), new, caller).await.map(drop), Err(FsError::NoEntry));
 }

@@ -18,7 +18,7 @@ use chordfs_types::{
 };
 use parking_lot::Mutex;
 
-use super::{Caller, FileSystem, NewEntry, open_table::CloseOutcome, unexpected};
+use super::{Caller, CreationMode, FileSystem, NewEntry, open_table::CloseOutcome, unexpected};
 use crate::transfer::{CommitReason, FileData};
 
 /// How long `open` waits for the kernel to drop outdated attributes.
@@ -69,7 +69,7 @@ impl FileSystem {
         &self,
         parent: Ino,
         name: &EntryName,
-        mode: u16,
+        mode: CreationMode,
         exclusive: bool,
         caller: Caller,
     ) -> Result<(Attr, u64), FsError> {

@@ -7,8 +7,12 @@ use chordfs_types::{
     namespace::{Answer, Attr, Change, EntryName, FileKind, Ino, Query, SetAttr, permission},
 };
 
-use super::{FileSystem, handle::OpenFile, unexpected};
+use super::{Caller, FileSystem, handle::OpenFile, unexpected};
 use crate::cache::Dentry;
+
+const SET_USER_ID: u16 = 0o4000;
+const SET_GROUP_ID: u16 = 0o2000;
+const GROUP_MAY_EXECUTE: u16 = 0o010;
 
 impl FileSystem {
     /// Looks up a name in the cache. `None` if it is not cached; `NoEntry` if it is known to be absent.
@@ -79,10 +83,13 @@ impl FileSystem {
         if set == SetAttr::default() {
             return self.attr(ino).await;
         }
-        if self.live_data(ino).is_some_and(|data| data.defer(&set)) {
+        // The list of a file changes with its permission bits, and only the namespace knows it.
+        let may_defer = set.mode.is_none() || self.cache.flags(ino).is_some_and(|flags| !flags.has_acl);
+        if may_defer && self.live_data(ino).is_some_and(|data| data.defer(&set)) {
             return Ok(self.with_uncommitted(self.attr(ino).await?));
         }
         let stamp = self.cache.stamp();
+        let changes_acl = set.mode.is_some();
         let _under_way = self.cache.begin_own_change(Vec::new(), vec![ino]);
         let attr = match self.opens.get(ino) {
             Some(file) => self.set_attr_of_open(ino, &file, set).await,
@@ -91,10 +98,41 @@ impl FileSystem {
             }
             None => self.set_attr_at_namespace(ino, set).await,
         };
+        if changes_acl {
+            self.cache.drop_xattrs(ino);
+        }
         // Without an answer it may have been made, and no event tells of this mount's own changes.
         let attr = attr.inspect_err(|_| self.cache.forget_attr(ino)).map_err(|error| self.stale_if_gone(ino, error))?;
         self.record_change(stamp, &attr);
         Ok(self.with_uncommitted(attr))
+    }
+
+    /// Takes the set-id bits from a file that `writer` is about to write; see [`Self::mode_without_set_id`].
+    pub async fn drop_set_id(&self, ino: Ino, writer: Caller) -> Result<(), FsError> {
+        if let mode @ Some(_) = self.mode_without_set_id(ino, writer).await? {
+            self.set_attr(ino, SetAttr { mode, ..SetAttr::default() }).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether a file that is about to be written could be a set-id program.
+    pub fn may_have_set_id(&self, ino: Ino) -> bool {
+        self.opens.get(ino).is_none_or(|file| {
+            let mode = file.data.mode();
+            mode != without_set_id(mode, false)
+        })
+    }
+
+    /// The mode of a file that is written or given to somebody else: it makes no program run as another user or in
+    /// another group. `None` if the mode stays as it is.
+    pub async fn mode_without_set_id(&self, ino: Ino, writer: Caller) -> Result<Option<u16>, FsError> {
+        let attr = match self.cached_attr(ino) {
+            Some(attr) => attr,
+            None => self.attr(ino).await?,
+        };
+        let may_keep_group = writer.uid == 0 || writer.gid == attr.gid;
+        let without = without_set_id(attr.mode, may_keep_group);
+        Ok((attr.kind != FileKind::Directory && without != attr.mode).then_some(without))
     }
 
     pub async fn read_link(&self, ino: Ino) -> Result<Vec<u8>, FsError> {
@@ -132,6 +170,12 @@ impl FileSystem {
         let opened = self.open_file(ino).await?;
         self.set_attr_of_open(ino, &opened.file(), set).await
     }
+}
+
+/// Where the group may not execute, the set-group-id bit starts no program. The group's members may leave it.
+fn without_set_id(mode: u16, may_keep_group: bool) -> u16 {
+    let keeps_group = may_keep_group && mode & GROUP_MAY_EXECUTE == 0;
+    mode & !SET_USER_ID & !if keeps_group { 0 } else { SET_GROUP_ID }
 }
 
 fn truncates_above_zero(set: &SetAttr) -> bool {

@@ -22,6 +22,7 @@ mod open_table;
 mod removed;
 mod rename;
 mod statfs;
+mod xattrs;
 
 #[cfg(test)]
 mod fake_namespace_test;
@@ -57,7 +58,7 @@ use self::{
 pub use self::{
     data::WriteAt,
     directory::ListedEntry,
-    entries::{Caller, NewEntry},
+    entries::{Caller, CreationMode, NewEntry},
     handle::OpenReply,
     rename::EntryLocation,
     statfs::{SpaceSource, SpaceTotals, Statistics},

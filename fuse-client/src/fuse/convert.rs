@@ -10,7 +10,7 @@ use chordfs_log::warn_limited;
 use chordfs_net::operation;
 use chordfs_types::{
     fs_error::FsError,
-    namespace::{Attr, EntryName, FileKind, Ino, SetAttr, Time, Truncate},
+    namespace::{Attr, EntryName, FileKind, Ino, SetAttr, Time, Truncate, XattrMode, XattrName},
 };
 use fuser::{Errno, FileAttr, FileType, INodeNo, TimeOrNow};
 use tracing::debug;
@@ -53,6 +53,20 @@ impl RootMap {
 
 pub(super) fn entry_name(name: &OsStr) -> Result<EntryName, FsError> {
     EntryName::new(name.as_bytes().to_vec()).map_err(FsError::Name)
+}
+
+pub(super) fn xattr_name(name: &OsStr) -> Result<XattrName, FsError> {
+    XattrName::new(name.as_bytes().to_vec()).map_err(FsError::Name)
+}
+
+/// Translates the flags of setxattr(2); `None` for unknown ones.
+pub(super) fn xattr_mode(flags: i32) -> Option<XattrMode> {
+    match flags {
+        0 => Some(XattrMode::Any),
+        libc::XATTR_CREATE => Some(XattrMode::Create),
+        libc::XATTR_REPLACE => Some(XattrMode::Replace),
+        _ => None,
+    }
 }
 
 /// Converts an error to the errno for the kernel. Errors of requests are logged here and nowhere else.

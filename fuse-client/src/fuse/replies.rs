@@ -9,8 +9,8 @@ use chordfs_types::{
     namespace::{Attr, EntryName, Ino},
 };
 use fuser::{
-    FileHandle, FopenFlags, Generation, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
-    ReplyOpen, ReplyStatfs, ReplyWrite,
+    Errno, FileHandle, FopenFlags, Generation, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
 };
 
 use super::convert::errno;
@@ -49,6 +49,23 @@ impl Replies {
                 reply.entry_with_ttls(&attr_time, &entry, &self.root.file_attr(&attr), GENERATION);
             }
             Err(failure) => reply.error(errno(op, parent, &failure)),
+        }
+    }
+
+    /// With a `size` of 0 the program asks how large the value is.
+    pub(super) fn xattr(
+        self,
+        op: &'static str,
+        ino: Ino,
+        size: u32,
+        result: Result<impl AsRef<[u8]>, FsError>,
+        reply: ReplyXattr,
+    ) {
+        match result.as_ref().map(AsRef::as_ref) {
+            Ok(value) if size == 0 => reply.size(value.len() as u32),
+            Ok(value) if value.len() > size as usize => reply.error(Errno::ERANGE),
+            Ok(value) => reply.data(value),
+            Err(failure) => reply.error(errno(op, ino, failure)),
         }
     }
 

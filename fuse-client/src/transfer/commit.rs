@@ -470,6 +470,8 @@ fn is_transient(error: &FsError) -> bool {
         | FsError::NotPermitted { .. }
         | FsError::ReadOnly
         | FsError::Unsupported { .. }
+        | FsError::NoXattr
+        | FsError::XattrsTooLarge { .. }
         | FsError::Lost { .. } => false,
     }
 }

@@ -17,8 +17,8 @@ use chordfs_types::{
     chunk_api::Durability,
     fs_error::FsError,
     namespace::{
-        Answer, Attr, Change, ChunkWrite, Commit, DiscardedRuns, Extent, FileKind, Ino, LoggedChunk, Query, Reply,
-        SetAttr, Time, Truncate,
+        Answer, Attr, Change, ChunkWrite, Commit, DiscardedRuns, Extent, FileKind, Ino, InodeFlags, LoggedChunk, Query,
+        Reply, SetAttr, Time, Truncate,
     },
 };
 use futures_util::future::BoxFuture;
@@ -117,6 +117,7 @@ impl FakeRing {
             mtime: Time::default(),
             ctime: Time::default(),
             change: 1,
+            flags: InodeFlags::default(),
             file: FileName::new("some/file").unwrap(),
         };
         Arc::new(Self {

@@ -85,6 +85,19 @@ impl FileData {
         self.state.lock().defer(&set)
     }
 
+    /// The mode as this mount knows it, including what is set with the next commit.
+    pub fn mode(&self) -> u16 {
+        let state = self.state.lock();
+        let mut attr = state.attr().clone();
+        state.overlay_attributes(&mut attr);
+        attr.mode
+    }
+
+    /// Whether attributes wait for the next commit.
+    pub fn has_deferred(&self) -> bool {
+        self.state.lock().has_deferred()
+    }
+
     /// The error cursor of a handle that is opened now.
     pub fn error_cursor(&self) -> ErrorCursor {
         self.state.lock().errors.new_cursor()

@@ -199,6 +199,10 @@ impl FileState {
         true
     }
 
+    pub(super) fn has_deferred(&self) -> bool {
+        !self.set.is_empty()
+    }
+
     pub(super) fn take_deferred(&mut self) -> SetAttr {
         std::mem::take(&mut self.set)
     }

@@ -165,6 +165,7 @@ fn asked_about(query: &Query) -> Option<Ino> {
         | Query::ReadDir { ino, .. }
         | Query::OpenEntries { ino, .. }
         | Query::ReadLink { ino }
+        | Query::Xattrs { ino }
         | Query::Open { ino }
         | Query::Extents { ino, .. } => Some(*ino),
         _ => None,

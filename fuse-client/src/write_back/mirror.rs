@@ -75,7 +75,10 @@ impl Mirror {
     /// Whether everything is known on which the change depends, and all of it is held alone.
     pub(super) fn covers(&mut self, change: &Change, is_sole: &dyn Fn(Ino) -> bool) -> bool {
         match change {
-            Change::MakeNumbered { parent, name, .. } => self.covers_name(*parent, name, is_sole),
+            // Only the namespace knows the directory's list.
+            Change::MakeNumbered { parent, name, .. } => {
+                !self.has_acl(*parent) && self.covers_name(*parent, name, is_sole)
+            }
             Change::Unlink { parent, name, .. } => self.covers_name(*parent, name, is_sole),
             Change::Rmdir { parent, name } => {
                 self.covers_name(*parent, name, is_sole) && self.covers_contents(*parent, name, is_sole)
@@ -92,7 +95,10 @@ impl Mirror {
                     && self.covers_contents(*new_parent, new_name, is_sole)
                     && (parent == new_parent || !self.is_directory(*parent, name))
             }
-            Change::SetAttr { ino, set } => !cuts_a_chunk(set) && self.attr(*ino, is_sole).is_some(),
+            Change::SetAttr { ino, set } => {
+                let changes_acl = set.mode.is_some() && self.has_acl(*ino);
+                !cuts_a_chunk(set) && !changes_acl && self.attr(*ino, is_sole).is_some()
+            }
             _ => false,
         }
     }
@@ -241,6 +247,10 @@ impl Mirror {
     fn is_directory(&self, parent: Ino, name: &EntryName) -> bool {
         let attr = self.tables.known_name(parent, name).and_then(|ino| self.tables.known_attr(ino));
         attr.is_some_and(|attr| attr.kind == FileKind::Directory)
+    }
+
+    fn has_acl(&self, ino: Ino) -> bool {
+        self.tables.known_attr(ino).is_some_and(|attr| attr.flags.has_acl)
     }
 
     fn knows_all_in(&mut self, directory: Ino, is_sole: &dyn Fn(Ino) -> bool) -> bool {

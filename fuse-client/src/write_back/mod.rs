@@ -344,7 +344,9 @@ impl WriteBackState {
         for ino in self.concerned(change).into_iter().chain(told_about) {
             self.mirror.forget(ino);
         }
-        if let (Change::Make { parent, name, .. }, Some(attr)) = (change, told) {
+        if let (Change::Make { parent, name, .. } | Change::MakeMasked { parent, name, .. }, Some(attr)) =
+            (change, told)
+        {
             self.note_path(*parent, name, attr);
             if attr.kind == FileKind::Directory && matches!(result, Ok(Reply::Entry { created: true, .. })) {
                 self.learn_new_directory(*parent, name, attr, log);

@@ -7,7 +7,7 @@ use chordfs_types::{
     fs_error::FsError,
     namespace::{EntryName, Ino, RenameMode, SetAttr, Time, Truncate},
 };
-use fuse_client::fs::{Caller, EntryLocation, WriteAt};
+use fuse_client::fs::{Caller, CreationMode, EntryLocation, WriteAt};
 use tokio::{sync::watch, time::sleep};
 
 use crate::{
@@ -20,6 +20,7 @@ use crate::{
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 const OWNER: Caller = Caller { uid: 0, gid: 0 };
+const MODE: CreationMode = CreationMode { bits: 0o644, umask: 0 };
 const MOST_OPEN: usize = 3;
 
 pub(crate) struct Program {
@@ -141,7 +142,7 @@ impl Program {
 
     async fn create(&mut self, name: &EntryName) {
         let index = self.mount.oracle.begin_open();
-        let created = self.mount.fs.create(Ino::ROOT, name, 0o644, false, OWNER).await;
+        let created = self.mount.fs.create(Ino::ROOT, name, MODE, false, OWNER).await;
         if let Ok((attr, handle)) = created {
             self.opened(attr.ino, handle, index);
         }

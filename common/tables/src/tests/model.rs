@@ -227,8 +227,11 @@ impl Model {
             | Change::ResizePool { .. }
             | Change::Invite { .. }
             | Change::Admit { .. }
-            | Change::RevokeIdentity { .. } => {
-                unreachable!("tests of their own test these; they touch no other table")
+            | Change::RevokeIdentity { .. }
+            | Change::SetXattr { .. }
+            | Change::RemoveXattr { .. }
+            | Change::MakeMasked { .. } => {
+                unreachable!("tests of their own test these")
             }
             Change::FoundRoot { uid, gid } => {
                 let root = &mut self.node_mut(Ino::ROOT).attr;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     identities::{AdmissionReason, Invitation, KeyHash},
     pool_size::PoolStep,
-    values::{Attr, EntryName, Extent, FileKind, InoBlock, SessionId, Time, VersionBlock},
+    values::{Attr, EntryName, Extent, FileKind, InoBlock, SessionId, Time, VersionBlock, XattrName},
 };
 use crate::{
     chunk::{ChunkId, ChunkRun, FileName, Version},
@@ -302,6 +302,50 @@ pub enum Change {
         /// From the caller's certificate.
         owner: IdentityId,
     },
+    /// Sets an extended attribute, as `setxattr(2)`. An access control list also sets the permission bits. Answered
+    /// with `Attr`.
+    SetXattr {
+        /// Its kind does not matter: which kinds may have which attributes is checked by the kernels.
+        ino: Ino,
+        /// With its namespace; of `system.` only the access control lists are known.
+        name: XattrName,
+        /// At most [`MAX_XATTR_VALUE_BYTES`](super::MAX_XATTR_VALUE_BYTES).
+        value: Bytes,
+        /// As the flags of `setxattr(2)`.
+        mode: XattrMode,
+    },
+    /// Removes an extended attribute. Answered with `Attr`; `NoXattr` if there is none of this name.
+    RemoveXattr {
+        /// Its kind does not matter.
+        ino: Ino,
+        /// With its namespace.
+        name: XattrName,
+    },
+    /// Does what `Make` does, in a directory that may have a default access control list. With such a list, the list
+    /// takes the place of the umask.
+    MakeMasked {
+        /// As in `Make`.
+        parent: Ino,
+        /// As in `Make`.
+        name: EntryName,
+        /// Its mode is that of the program, without the umask.
+        node: NewNode,
+        /// Permission bits that the program's umask takes away.
+        umask: u16,
+        /// As in `Make`.
+        exclusive: bool,
+    },
+}
+
+/// Whether an extended attribute must exist already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum XattrMode {
+    /// It is created or replaced.
+    Any,
+    /// `Exists` if it exists.
+    Create,
+    /// `NoXattr` if it does not.
+    Replace,
 }
 
 impl Change {

@@ -15,7 +15,7 @@ mod values;
 pub use self::{
     change::{
         Change, ChunkWrite, Commit, DiscardedRuns, LoggedChunk, MAX_COLLECTED_RUNS, MAX_COMMIT_DATA, MAX_COMMIT_RUNS,
-        MAX_HOLDS, NamespaceOp, NewNode, OpId, RenameMode, Reply, SetAttr, Truncate,
+        MAX_HOLDS, NamespaceOp, NewNode, OpId, RenameMode, Reply, SetAttr, Truncate, XattrMode,
     },
     identities::{
         AdmissionReason, Invitation, InvitationHash, KeyHash, KnownIdentity, MAX_IDENTITIES, MAX_INVITATIONS,
@@ -28,8 +28,9 @@ pub use self::{
     pool_size::{MAX_POOL_REASON_BYTES, PoolDecider, PoolDecision, PoolSize, PoolStep, REMEMBERED_POOL_DECISIONS},
     query::{Answer, DirEntry, FileContents, MAX_LISTED_EXTENTS, OpenedEntry, PAGE_ITEMS, Query},
     values::{
-        AcceptedToken, Attr, EntryName, Extent, FileKind, InoBlock, MAX_ENTRY_NAME_BYTES, SessionId, Time,
-        VersionBlock, permission,
+        AcceptedToken, Attr, EntryName, Extent, FileKind, InoBlock, InodeFlags, MAX_ENTRY_NAME_BYTES,
+        MAX_XATTR_NAME_BYTES, MAX_XATTR_VALUE_BYTES, MAX_XATTRS_BYTES, SessionId, Time, VersionBlock, XattrName,
+        Xattrs, permission,
     },
 };
 pub use crate::ino::Ino;

@@ -7,7 +7,7 @@ use super::{
     change::LoggedChunk,
     identities::{Invitation, KnownIdentity},
     pool_size::PoolSize,
-    values::{AcceptedToken, Attr, EntryName, Extent},
+    values::{AcceptedToken, Attr, EntryName, Extent, Xattrs},
 };
 use crate::{
     chunk::{ChunkId, ChunkRun, FileName, Version},
@@ -133,6 +133,11 @@ pub enum Query {
         /// Whether the caller stores chunks, and does not read them.
         stores: bool,
     },
+    /// All extended attributes of an inode. Answered with `Xattrs`.
+    Xattrs {
+        /// `Stale` if it does not exist.
+        ino: Ino,
+    },
 }
 
 /// The result of a [`Query`] that was not refused.
@@ -217,6 +222,13 @@ pub enum Answer {
         entries: Vec<OpenedEntry>,
         /// Query again after the last name.
         more: bool,
+    },
+    /// To `Xattrs`.
+    Xattrs {
+        /// As of the same operation as the extended attributes.
+        attr: Attr,
+        /// At most [`MAX_XATTRS_BYTES`](super::MAX_XATTRS_BYTES) together.
+        xattrs: Xattrs,
     },
 }
 

@@ -2,6 +2,7 @@
 //! gives out.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     net::SocketAddr,
     ops::Range,
@@ -73,6 +74,66 @@ impl fmt::Debug for EntryName {
     }
 }
 
+/// The longest name of an extended attribute, in bytes, with its namespace: that of Linux.
+pub const MAX_XATTR_NAME_BYTES: usize = 255;
+/// The longest value of an extended attribute, in bytes: that of Linux.
+pub const MAX_XATTR_VALUE_BYTES: usize = 1 << 16;
+
+/// The most bytes that all extended attributes of one inode take together, names and values.
+pub const MAX_XATTRS_BYTES: usize = 1 << 17;
+
+/// The extended attributes of an inode, by their names.
+pub type Xattrs = BTreeMap<XattrName, Bytes>;
+
+/// The name of an extended attribute, such as `user.origin`: not empty, no NUL. Its constructor is the only check.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "Bytes", into = "Bytes")]
+pub struct XattrName(Bytes);
+
+impl XattrName {
+    /// Takes 1 to [`MAX_XATTR_NAME_BYTES`] bytes.
+    pub fn new(name: impl Into<Bytes>) -> Result<Self, NameError> {
+        let name = name.into();
+        match name.len() {
+            0 => Err(NameError::Empty),
+            len if len > MAX_XATTR_NAME_BYTES => Err(NameError::TooLong { len, limit: MAX_XATTR_NAME_BYTES }),
+            _ if name.contains(&0) => Err(NameError::Nul),
+            _ => Ok(Self(name)),
+        }
+    }
+
+    /// The bytes need not be UTF-8.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl TryFrom<Bytes> for XattrName {
+    type Error = NameError;
+
+    fn try_from(name: Bytes) -> Result<Self, NameError> {
+        Self::new(name)
+    }
+}
+
+impl From<XattrName> for Bytes {
+    fn from(name: XattrName) -> Bytes {
+        name.0
+    }
+}
+
+impl fmt::Display for XattrName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&String::from_utf8_lossy(&self.0))
+    }
+}
+
+impl fmt::Debug for XattrName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 /// Fixed when the inode is created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum FileKind {
@@ -123,6 +184,7 @@ impl From<SystemTime> for Time {
 
 /// What `stat` shows of an inode, and what a mount needs to read and write its chunks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "EncodedAttr", into = "EncodedAttr")]
 pub struct Attr {
     /// Never reused, so that it identifies the inode for ever.
     pub ino: Ino,
@@ -152,6 +214,86 @@ pub struct Attr {
     pub change: u64,
     /// NAME of the file's chunks: its path at creation.
     pub file: FileName,
+    /// What else the inode has.
+    pub flags: InodeFlags,
+}
+
+/// What an inode has besides its attributes. A mount that sees a flag missing need not ask for what it stands for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InodeFlags {
+    /// At least one extended attribute, access control lists included.
+    pub has_xattrs: bool,
+    /// An access control list for itself, or for what is created in it.
+    pub has_acl: bool,
+}
+
+const HAS_XATTRS: u16 = 1 << 12;
+const HAS_ACL: u16 = 1 << 13;
+
+/// An [`Attr`] as it is encoded: the flags are in the bits that a mode does not use. Inodes that were encoded before
+/// there were flags have none of what they stand for.
+#[derive(Serialize, Deserialize)]
+struct EncodedAttr {
+    ino: Ino,
+    kind: FileKind,
+    mode_and_flags: u16,
+    nlink: u32,
+    uid: u32,
+    gid: u32,
+    rdev: u32,
+    size: u64,
+    chunk_bytes: u32,
+    atime: Time,
+    mtime: Time,
+    ctime: Time,
+    change: u64,
+    file: FileName,
+}
+
+impl From<Attr> for EncodedAttr {
+    fn from(attr: Attr) -> Self {
+        let flag = |is_set: bool, bit: u16| if is_set { bit } else { 0 };
+        let InodeFlags { has_xattrs, has_acl } = attr.flags;
+        Self {
+            ino: attr.ino,
+            kind: attr.kind,
+            mode_and_flags: attr.mode & 0o7777 | flag(has_xattrs, HAS_XATTRS) | flag(has_acl, HAS_ACL),
+            nlink: attr.nlink,
+            uid: attr.uid,
+            gid: attr.gid,
+            rdev: attr.rdev,
+            size: attr.size,
+            chunk_bytes: attr.chunk_bytes,
+            atime: attr.atime,
+            mtime: attr.mtime,
+            ctime: attr.ctime,
+            change: attr.change,
+            file: attr.file,
+        }
+    }
+}
+
+impl From<EncodedAttr> for Attr {
+    fn from(encoded: EncodedAttr) -> Self {
+        let has = |bit: u16| encoded.mode_and_flags & bit != 0;
+        Self {
+            ino: encoded.ino,
+            kind: encoded.kind,
+            mode: encoded.mode_and_flags & 0o7777,
+            nlink: encoded.nlink,
+            uid: encoded.uid,
+            gid: encoded.gid,
+            rdev: encoded.rdev,
+            size: encoded.size,
+            chunk_bytes: encoded.chunk_bytes,
+            atime: encoded.atime,
+            mtime: encoded.mtime,
+            ctime: encoded.ctime,
+            change: encoded.change,
+            flags: InodeFlags { has_xattrs: has(HAS_XATTRS), has_acl: has(HAS_ACL) },
+            file: encoded.file,
+        }
+    }
 }
 
 /// Permission bits, as those of others in a mode.

@@ -83,6 +83,7 @@ fn kind(change: &Change) -> ChangeKind {
         | Change::AllocateInos { .. }
         | Change::Make { .. }
         | Change::MakeNumbered { .. }
+        | Change::MakeMasked { .. }
         | Change::MakeUnnamed { .. }
         | Change::Publish { .. }
         | Change::Link { .. }
@@ -90,6 +91,8 @@ fn kind(change: &Change) -> ChangeKind {
         | Change::Rmdir { .. }
         | Change::Rename { .. }
         | Change::SetAttr { .. }
+        | Change::SetXattr { .. }
+        | Change::RemoveXattr { .. }
         | Change::Commit { .. }
         | Change::CommitWithData { .. }
         | Change::Discard { .. } => ChangeKind::Files,

@@ -146,6 +146,7 @@ impl<'a> Named<'a> {
             | Query::Extents { ino, .. }
             | Query::ReadDir { ino, .. }
             | Query::OpenEntries { ino, .. }
+            | Query::Xattrs { ino }
             | Query::ReadLink { ino } => self.inos.push(*ino),
             Query::Resolve { path } => self.path = Some(path),
             Query::Unreferenced { runs } => self.versions.extend(runs.iter().map(|run| run.version)),

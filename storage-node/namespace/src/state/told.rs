@@ -30,11 +30,11 @@ impl Told {
                 vec![*ino]
             }
             Query::Resolve { path } => tables.along(path),
-            Query::GetAttr { .. } | Query::Open { .. } => Vec::new(),
+            Query::GetAttr { .. } | Query::Open { .. } | Query::Xattrs { .. } => Vec::new(),
             _ => return None,
         };
         match answer {
-            Ok(Answer::Attr(attr) | Answer::Open { attr, .. }) => inos.push(attr.ino),
+            Ok(Answer::Attr(attr) | Answer::Open { attr, .. } | Answer::Xattrs { attr, .. }) => inos.push(attr.ino),
             Ok(Answer::Entries { entries, .. }) => inos.extend(entries.iter().map(inode_of)),
             Ok(Answer::OpenedEntries { entries, .. }) => {
                 inos.extend(entries.iter().map(|opened| inode_of(&opened.entry)));

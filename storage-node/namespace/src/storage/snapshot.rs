@@ -3,9 +3,10 @@
 //! ```text
 //! magic "CFrs" | format u32 | length n of the meta u32 | meta, n bytes | tables | CRC32C of all before u32
 //! ```
-//! Meta and tables are postcard, numbers little-endian. Formats 7 to 11 are read too: in format 11 no chunk's data is
-//! logged, in format 10 sessions have no inode numbers, in format 9 they also do not say whether they may hold leases,
-//! in format 8 the tables also lack the size of the pool and some of its settings, and in format 7 the whole
+//! Meta and tables are postcard, numbers little-endian. Formats 7 to 14 are read too: format 14 has no extended
+//! attributes, in format 13 only directories know their parents, format 12 has no identities, in format 11 no chunk's
+//! data is logged, in format 10 sessions have no inode numbers, in format 9 they also do not say whether they may hold
+//! leases, in format 8 the tables also lack the size of the pool and some of its settings, and in format 7 the whole
 //! configuration of the ring and the operators' tokens.
 //!
 //! A new snapshot is written beside the old one and renamed over it when it is durable, so there is always a complete
@@ -34,7 +35,9 @@ use super::log_file::{damaged, other_format};
 use crate::raft_types::{LogId, SnapshotMeta};
 
 const MAGIC: [u8; 4] = *b"CFrs";
-const SNAPSHOT_FORMAT: u32 = 14;
+const SNAPSHOT_FORMAT: u32 = 15;
+/// Its tables end before the extended attributes.
+const FORMAT_WITHOUT_XATTRS: u32 = 14;
 /// Its tables end before the owners of sessions, and its files do not know their parents.
 const FORMAT_WITHOUT_PARENTS: u32 = 13;
 /// Its tables end before the identities.
@@ -217,8 +220,15 @@ fn read_tables(format: u32, tables: &[u8]) -> Result<Tables, postcard::Error> {
         FORMAT_WITHOUT_DATA => postcard::from_bytes::<TablesOfFormat11>(tables).map(Tables::from),
         FORMAT_WITHOUT_IDENTITIES => postcard::from_bytes::<TablesOfFormat12>(tables).map(Tables::from),
         FORMAT_WITHOUT_PARENTS => postcard::from_bytes::<TablesOfFormat13>(tables).map(Tables::from),
+        FORMAT_WITHOUT_XATTRS => postcard::from_bytes(&with_no_xattrs(tables)),
         _ => postcard::from_bytes(tables),
     }
+}
+
+/// Completes tables of format 14 to those of format 15.
+fn with_no_xattrs(tables: &[u8]) -> Vec<u8> {
+    let none: [(); 0] = [];
+    postcard::to_extend(&none[..], tables.to_vec()).expect("plain data always encodes")
 }
 
 /// Completes tables of format 7 to those of format 8.
@@ -313,7 +323,9 @@ mod tests {
     use bytes::Bytes;
     use chordfs_types::{
         chunk::FileName,
-        namespace::{Answer, Change, FileKind, NamespaceOp, NewNode, OpId, Query, SessionId, Time},
+        namespace::{
+            Answer, Change, FileKind, Ino, NamespaceOp, NewNode, OpId, Query, SessionId, Time, XattrMode, XattrName,
+        },
     };
 
     use super::*;
@@ -361,6 +373,17 @@ mod tests {
         };
         apply(1, Change::MakeUnnamed { file: FileName::new("unnamed").unwrap(), node });
         tables
+    }
+
+    #[test]
+    fn extended_attributes_are_in_the_snapshot() {
+        let mut tables = tables_in_use();
+        let name = XattrName::new("user.kept").unwrap();
+        let change = Change::SetXattr { ino: Ino::ROOT, name, value: "here".into(), mode: XattrMode::Any };
+        let op = NamespaceOp { origin: None, now: Time::default(), change };
+        _ = tables.apply(9, Time::default(), &op).reply.unwrap();
+        assert_ne!(tables, tables_in_use());
+        assert_eq!(read(SNAPSHOT_FORMAT, &postcard::to_stdvec(&tables).unwrap()), (true, Some(tables)));
     }
 
     /// [`tables_in_use`] as the release of format 9 has written them.
@@ -415,11 +438,14 @@ mod tests {
     }
 
     #[test]
-    fn snapshots_of_formats_7_to_13_are_read_and_their_sessions_may_hold_leases() {
+    fn snapshots_of_formats_7_to_14_are_read_and_their_sessions_may_hold_leases() {
         let tables = tables_in_use();
         let config = config_of(&tables);
         let bytes = postcard::to_stdvec(&tables).unwrap();
-        assert_eq!(read(14, &bytes), (true, Some(tables.clone())));
+        assert_eq!(read(15, &bytes), (true, Some(tables.clone())));
+        // No extended attributes.
+        assert_eq!(read(14, &bytes[..bytes.len() - 1]), (true, Some(tables.clone())));
+        assert_eq!(read(15, &bytes[..bytes.len() - 1]), (true, None), "its tables are cut off");
         assert_eq!(read(13, TABLES_OF_FORMAT_13), (true, Some(tables.clone())));
         assert_eq!(read(14, TABLES_OF_FORMAT_13), (true, None), "its files have no parents");
         // No invitation and no identity.
@@ -447,7 +473,7 @@ mod tests {
         assert_eq!(read_tables.map(|tables| tables.session_descriptions().count()), Some(1));
         assert_eq!(read(8, of_format_7), (true, None), "its tables are cut off");
         assert_eq!(read(6, of_format_7), (false, None));
-        assert_eq!(read(15, &bytes), (false, None));
+        assert_eq!(read(16, &bytes), (false, None));
     }
 
     #[test]

@@ -83,6 +83,7 @@ fn inodes_of_query(query: &mut Query) -> Vec<&mut Ino> {
         | Query::Extents { ino, .. }
         | Query::ReadDir { ino, .. }
         | Query::OpenEntries { ino, .. }
+        | Query::Xattrs { ino }
         | Query::ReadLink { ino } => vec![ino],
         _ => Vec::new(),
     }
@@ -93,11 +94,14 @@ fn inodes_of_change(change: &mut Change) -> Vec<&mut Ino> {
         Change::Rename { parent, new_parent, .. } => vec![parent, new_parent],
         Change::Make { parent: ino, .. }
         | Change::MakeNumbered { parent: ino, .. }
+        | Change::MakeMasked { parent: ino, .. }
         | Change::Publish { parent: ino, .. }
         | Change::Link { parent: ino, .. }
         | Change::Unlink { parent: ino, .. }
         | Change::Rmdir { parent: ino, .. }
-        | Change::SetAttr { ino, .. } => vec![ino],
+        | Change::SetAttr { ino, .. }
+        | Change::SetXattr { ino, .. }
+        | Change::RemoveXattr { ino, .. } => vec![ino],
         _ => Vec::new(),
     }
 }

@@ -41,7 +41,7 @@ impl HttpError {
 /// The status for an error. There is no `_` arm, so that a new variant has to choose one.
 pub fn status_of(error: &FsError) -> StatusCode {
     match error {
-        FsError::NoEntry | FsError::NotDirectory => StatusCode::NOT_FOUND,
+        FsError::NoEntry | FsError::NotDirectory | FsError::NoXattr => StatusCode::NOT_FOUND,
         FsError::Stale { .. }
         | FsError::Exists
         | FsError::IsDirectory
@@ -51,7 +51,7 @@ pub fn status_of(error: &FsError) -> StatusCode {
         FsError::Name(_) | FsError::Invalid { .. } | FsError::IntoItself => StatusCode::BAD_REQUEST,
         FsError::FileTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         FsError::NotPermitted { .. } | FsError::ReadOnly => StatusCode::FORBIDDEN,
-        FsError::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
+        FsError::NoSpace | FsError::XattrsTooLarge { .. } => StatusCode::INSUFFICIENT_STORAGE,
         FsError::Unsupported { .. } => StatusCode::NOT_IMPLEMENTED,
         FsError::NoSession
         | FsError::OutOfOrder

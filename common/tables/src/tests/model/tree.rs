@@ -92,6 +92,7 @@ impl Model {
             mtime: now,
             ctime: now,
             change: 0,
+            flags: Default::default(),
             file,
         };
         let (children, chunks) = (BTreeMap::new(), BTreeMap::new());
