@@ -3,7 +3,7 @@
 //! Several threads of fuser call these handlers concurrently. A request that can be answered from memory is answered in
 //! that thread; any other one continues on the runtime, with its reply. A reply dropped without an answer (after
 //! a panic, on either side) sends EIO to the kernel, and the thread continues. Operations that are not
-//! implemented here (locks, lseek's data and holes, copy_file_range) return ENOSYS: the kernel
+//! implemented here (locks, copy_file_range) return ENOSYS: the kernel
 //! then emulates them or reports them to programs as unsupported, and sends no further requests of that kind.
 
 mod callers;
@@ -29,7 +29,7 @@ use chordfs_types::namespace::{FileKind, Ino, RenameMode};
 use fuser::{
     BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner,
     OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
-    ReplyEntry, ReplyIoctl, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use parking_lot::Mutex;
 use tokio::{runtime::Handle, sync::oneshot};
@@ -41,7 +41,7 @@ use self::{
     replies::Replies,
 };
 use crate::{
-    fs::{Caller, CreationMode, EntryLocation, FileSystem, ListedEntry, NewEntry, WriteAt},
+    fs::{Caller, CreationMode, EntryLocation, FileRange, FileSystem, ListedEntry, NewEntry, Sought, WriteAt},
     local_users::LocalUsers,
     options::KernelTimeouts,
     root_map::RootMap,
@@ -241,7 +241,9 @@ impl Filesystem for Mount {
             // The kernel leaves the set-id bits to us. Before a write that takes them away it sends a request that sets
             // nothing, and fuser does not say whether a caller who truncates may keep them.
             let is_cut_by_user = size.is_some() && caller.uid != 0;
-            let loses_set_id = uid.is_some() || gid.is_some() || is_cut_by_user || set.is_empty();
+            // Where root has no power the ring does it, because the caller may not be the owner.
+            let is_ours = !self.users.squashes_root && (is_cut_by_user || set.is_empty());
+            let loses_set_id = uid.is_some() || gid.is_some() || is_ours;
             let drops_set_id = mode.is_none() && loses_set_id;
             let changed = async move {
                 if let Some(mode) = set.mode.filter(|_| shown.umask.is_some()) {
@@ -436,7 +438,8 @@ impl Filesystem for Mount {
             let append = flags.0 & libc::O_APPEND != 0 && !write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
             let at = WriteAt { offset, append };
             // The kernel sets the flag for each write by somebody other than root.
-            if write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) && self.fs.may_have_set_id(ino) {
+            let kills_set_id = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) && !self.users.squashes_root;
+            if kills_set_id && self.fs.may_have_set_id(ino) {
                 let (fs, bytes, writer) = (self.fs.clone(), data.to_vec(), caller(req));
                 let written = async move {
                     fs.drop_set_id(ino, writer).await?;
@@ -557,12 +560,16 @@ impl Filesystem for Mount {
     ) {
         self.guarded("fallocate", || {
             let (fs, replies, ino) = (self.fs.clone(), self.replies(), self.root.inward(ino));
-            if mode != 0 {
-                return reply.error(Errno::from_i32(libc::EOPNOTSUPP));
-            }
-            self.spawn_commit(
-                async move { replies.empty("fallocate", ino, fs.allocate(ino, offset, length).await, reply) },
-            );
+            let Some(kind) = allocation(mode) else { return reply.error(Errno::from_i32(libc::EOPNOTSUPP)) };
+            let range = FileRange { offset, len: length };
+            self.spawn_commit(async move {
+                let done = match kind {
+                    Allocation::Space { keeps_size } => fs.allocate(ino, range, keeps_size).await,
+                    Allocation::Hole => fs.punch_hole(ino, range).await,
+                    Allocation::Zeros { keeps_size } => fs.zero_range(ino, range, keeps_size).await,
+                };
+                replies.empty("fallocate", ino, done, reply);
+            });
         });
     }
 
@@ -631,6 +638,22 @@ impl Filesystem for Mount {
         });
     }
 
+    fn lseek(&self, req: &Request, ino: INodeNo, _fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+        self.guarded("lseek", || {
+            let (fs, ino) = (self.fs.clone(), self.root.inward(ino));
+            let (Ok(offset), Some(sought)) = (u64::try_from(offset), sought(whence)) else {
+                return reply.error(Errno::EINVAL);
+            };
+            self.spawn(req, [ino; 2], async move {
+                match fs.seek(ino, offset, sought).await {
+                    Ok(Some(found)) => reply.offset(found as i64),
+                    Ok(None) => reply.error(Errno::ENXIO),
+                    Err(failure) => reply.error(errno("lseek", ino, &failure)),
+                }
+            });
+        });
+    }
+
     fn ioctl(
         &self,
         _req: &Request,
@@ -660,6 +683,33 @@ fn caller(req: &Request) -> Caller {
 
 fn creation_mode(mode: u32, umask: u32) -> CreationMode {
     CreationMode { bits: mode_bits(mode), umask: mode_bits(umask) }
+}
+
+/// What fallocate(2) is to do.
+enum Allocation {
+    Space { keeps_size: bool },
+    Hole,
+    Zeros { keeps_size: bool },
+}
+
+/// Translates the mode of fallocate(2); `None` for an unsupported one. The kernel passes none that moves contents.
+fn allocation(mode: i32) -> Option<Allocation> {
+    let keeps_size = mode & libc::FALLOC_FL_KEEP_SIZE != 0;
+    match mode & !libc::FALLOC_FL_KEEP_SIZE {
+        0 => Some(Allocation::Space { keeps_size }),
+        libc::FALLOC_FL_PUNCH_HOLE if keeps_size => Some(Allocation::Hole),
+        libc::FALLOC_FL_ZERO_RANGE => Some(Allocation::Zeros { keeps_size }),
+        _ => None,
+    }
+}
+
+/// Translates what lseek(2) looks for. The kernel answers all other requests itself.
+fn sought(whence: i32) -> Option<Sought> {
+    match whence {
+        libc::SEEK_DATA => Some(Sought::Data),
+        libc::SEEK_HOLE => Some(Sought::Hole),
+        _ => None,
+    }
 }
 
 /// Translates the flags of renameat2(2); `None` for unsupported ones.

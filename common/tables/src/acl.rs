@@ -109,6 +109,18 @@ impl Acl {
         self.with_mode(both)
     }
 
+    /// Whether somebody has these permissions who is neither root nor in root's group. The owner is root, and `group`
+    /// the owning group.
+    pub(super) fn permits_without_root(&self, bits: u16, group: u32) -> bool {
+        let mask = self.bits(AclTag::Mask).unwrap_or(7);
+        self.entries.iter().any(|entry| match entry.tag {
+            AclTag::User | AclTag::Group => entry.id != 0 && entry.bits & mask & bits == bits,
+            AclTag::OwningGroup => group != 0 && entry.bits & mask & bits == bits,
+            AclTag::Others => entry.bits & bits == bits,
+            AclTag::Owner | AclTag::Mask => false,
+        })
+    }
+
     /// The entry that the bits of the group stand for.
     fn group_class(&self) -> AclTag {
         if self.bits(AclTag::Mask).is_some() { AclTag::Mask } else { AclTag::OwningGroup }
@@ -194,6 +206,22 @@ mod tests {
     fn what_is_created_gets_what_both_the_list_and_the_program_allow() {
         assert_eq!(shared().masked(0o644).mode(), 0o640);
         assert_eq!(shared().masked(0o777).mode(), 0o670);
+    }
+
+    #[test]
+    fn a_list_permits_what_somebody_other_than_root_may() {
+        assert!(shared().permits_without_root(7, 0), "user 1000 may");
+        assert!(!shared().with_mode(0o710).permits_without_root(4, 9), "the mask does not let anybody read");
+        let of_root = acl(&[
+            (AclTag::Owner, 7, NO_ID),
+            (AclTag::OwningGroup, 4, NO_ID),
+            (AclTag::Group, 7, 0),
+            (AclTag::Mask, 7, NO_ID),
+            (AclTag::Others, 1, NO_ID),
+        ]);
+        let permitted = |group| [4, 1, 2].map(|bits| of_root.permits_without_root(bits, group));
+        assert_eq!(permitted(0), [false, true, false]);
+        assert_eq!(permitted(9), [true, true, false]);
     }
 
     #[test]

@@ -32,6 +32,7 @@ pub fn names_of(change: &Change) -> Vec<(Ino, &EntryName)> {
         | Change::SetAttr { .. }
         | Change::SetXattr { .. }
         | Change::RemoveXattr { .. }
+        | Change::PunchHole { .. }
         | Change::Commit { .. }
         | Change::CommitWithData { .. }
         | Change::ForgetLogged { .. }
@@ -61,6 +62,7 @@ pub fn inode_of(change: &Change) -> Option<Ino> {
         | Change::SetAttr { ino, .. }
         | Change::SetXattr { ino, .. }
         | Change::RemoveXattr { ino, .. }
+        | Change::PunchHole { ino, .. }
         | Change::Commit { ino, .. }
         | Change::CommitWithData { ino, .. } => Some(*ino),
         Change::FoundRoot { .. } => Some(Ino::ROOT),

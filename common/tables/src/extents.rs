@@ -74,6 +74,27 @@ impl Transaction<'_> {
             inode.attr.mtime = mtime;
         });
         self.apply_set(ino, &commit.set);
+        self.drop_set_id_if_squashed(ino);
+        self.notify_inode(ino, true);
+        Ok(Reply::Attr(self.tables.inodes[&ino].attr.clone()))
+    }
+
+    pub(super) fn punch_hole(
+        &mut self,
+        ino: Ino,
+        (first, count): (u32, u32),
+        chunk_bytes: u32,
+    ) -> Result<Reply, FsError> {
+        let file = self.tables.file(ino)?;
+        let hole = Extent { first, count, version: Version(0) };
+        check_range(&hole)?;
+        if file.chunk_bytes != chunk_bytes {
+            return Err(FsError::Stale { ino });
+        }
+        self.remove_chunks(ino, (first, hole.last()), None);
+        let now = self.now;
+        self.edit(ino, |inode| inode.attr.mtime = now);
+        self.drop_set_id_if_squashed(ino);
         self.notify_inode(ino, true);
         Ok(Reply::Attr(self.tables.inodes[&ino].attr.clone()))
     }

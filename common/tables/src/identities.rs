@@ -30,6 +30,10 @@ impl Identities {
         Answer::Identities { invitations: invitations.collect(), known: known.collect() }
     }
 
+    pub(crate) fn get(&self, id: IdentityId) -> Option<&Identity> {
+        self.known.get(&id).map(|known| &known.identity)
+    }
+
     pub(crate) fn revoked(&self) -> Vec<IdentityId> {
         self.known.values().filter(|known| known.revoked).map(|known| known.identity.id).collect()
     }

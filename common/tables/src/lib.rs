@@ -5,8 +5,8 @@
 //! first and mutates afterwards. The tables share their structure with their clones, so a clone is a snapshot at the
 //! cost of a few counters.
 //!
-//! There is one file per family of operations. The kernels check permissions (`default_permissions`);
-//! `chordfs-namespace` elects the leader and delivers the operations.
+//! There is one file per family of operations. The kernels check permissions (`default_permissions`), except for clients
+//! on whose machines root has no power (`squash`); `chordfs-namespace` elects the leader and delivers the operations.
 #![deny(clippy::disallowed_methods)]
 
 mod acl;
@@ -34,6 +34,7 @@ mod orphan_chunks;
 mod orphan_inodes;
 mod parents;
 mod partial;
+mod permissions;
 mod pool_size;
 mod query;
 mod rename;
@@ -80,6 +81,7 @@ use parents::NameCounts;
 use serde::{Deserialize, Serialize};
 pub use sessions::SessionDescription;
 use sessions::SessionRecord;
+pub use squash::SquashedView;
 
 /// How many versions a new session is given.
 pub const SESSION_VERSIONS: u32 = 4096;
@@ -201,6 +203,12 @@ impl Tables {
         if let Some(reply) = op.origin.and_then(|id| self.answered(id)) {
             return AppliedOp { reply, feed: Vec::new(), origin, repeated: true };
         }
+        let squashed = origin.and_then(|session| self.squashed_owner(session));
+        if let Some(Err(refusal)) = squashed.as_ref().map(|owner| self.check_squashed(owner, &op.change)) {
+            let reply = Err(refusal);
+            op.origin.inspect(|id| self.remember(*id, &reply));
+            return AppliedOp { reply, feed: Vec::new(), origin, repeated: false };
+        }
         let mut transaction = Transaction {
             tables: self,
             index,
@@ -210,6 +218,7 @@ impl Tables {
             feed: Vec::new(),
             removals_left: detached::STEP,
             is_part: false,
+            is_squashed: squashed.is_some(),
         };
         let reply = transaction.change(&op.change);
         let feed = transaction.feed;
@@ -366,6 +375,8 @@ struct Transaction<'a> {
     removals_left: usize,
     /// The tables know a part of the namespace: see `partial`.
     is_part: bool,
+    /// Root has no power on the machine of the issuing session: see `squash`.
+    is_squashed: bool,
 }
 
 impl Transaction<'_> {
@@ -415,6 +426,7 @@ impl Transaction<'_> {
             Change::RevokeIdentity { id } => self.revoke_identity(*id),
             Change::SetXattr { ino, name, value, mode } => self.set_xattr(*ino, name, value, *mode),
             Change::RemoveXattr { ino, name } => self.remove_xattr(*ino, name),
+            Change::PunchHole { ino, first, count, chunk_bytes } => self.punch_hole(*ino, (*first, *count), *chunk_bytes),
             Change::MakeMasked { parent, name, node, umask, exclusive } => {
                 self.make_masked(*parent, name, node, *umask, *exclusive)
             }

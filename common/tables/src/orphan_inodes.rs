@@ -30,7 +30,11 @@ impl Transaction<'_> {
     pub(super) fn hold_orphans(&mut self, inos: &[Ino]) -> Result<Reply, FsError> {
         let session = self.require_session()?;
         check_count(inos)?;
-        inos.iter().for_each(|ino| self.hold(*ino, session));
+        for ino in inos {
+            if self.may_hold(*ino) {
+                self.hold(*ino, session);
+            }
+        }
         let held = inos.iter().filter(|ino| self.holds(**ino)).copied();
         Ok(Reply::Held { inos: held.collect() })
     }

@@ -88,6 +88,11 @@ impl Tables {
         }
     }
 
+    /// The directories in which an inode with several names has them.
+    pub(super) fn parents(&self, ino: Ino) -> impl Iterator<Item = Ino> + '_ {
+        self.counts(ino).map(|(parent, _)| parent)
+    }
+
     fn has_counts(&self, ino: Ino) -> bool {
         self.counts(ino).next().is_some()
     }
@@ -172,7 +177,8 @@ impl BoundView<'_> {
         self.sessions().any(|session| self.tables.owns(session, version))
     }
 
-    fn holds(&self, ino: Ino) -> bool {
+    /// Whether the inode is a file without a name that a session of the caller holds.
+    pub(super) fn holds(&self, ino: Ino) -> bool {
         let orphan = self.tables.orphans.get(&ino);
         orphan.is_some_and(|orphan| self.sessions().any(|session| orphan.holders.contains(&session)))
     }

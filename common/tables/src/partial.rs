@@ -34,6 +34,7 @@ impl Tables {
             feed: Vec::new(),
             removals_left: STEP,
             is_part: true,
+            is_squashed: false,
         };
         transaction.change(change)
     }

@@ -40,9 +40,9 @@ impl Tables {
             Query::Identities => Ok(self.identities.list()),
             Query::RevokedIdentities => Ok(Answer::RevokedIdentities(self.identities.revoked())),
             Query::LoggedChunks { ids } => Ok(self.logged_data(ids)),
-            Query::Reachable { owner, path, versions } => Ok(self.reachable(*owner, path, versions, |_| true)),
+            Query::Reachable { owner, path, versions } => Ok(self.reachable(*owner, path, versions)),
             Query::ReachableWithoutRoot { owner, path, versions, stores } => {
-                Ok(self.reachable(*owner, path, versions, |version| self.permits_version(version, *stores)))
+                Ok(self.reachable_without_root(*owner, path, versions, *stores))
             }
             Query::Xattrs { ino } => self.list_xattrs(*ino),
             Query::OpenEntries { ino, after, limit } => self.open_entries(*ino, after.as_ref(), *limit),
@@ -54,17 +54,21 @@ impl Tables {
         self.has_leftovers() || self.unheld.get_min().is_some_and(|((since, _), ())| *since < before)
     }
 
-    fn reachable(
+    fn reachable(&self, owner: IdentityId, path: &[EntryName], versions: &[Version]) -> Answer {
+        let view = self.bound_view(owner, path);
+        let reaches = |version: &Version| view.is_some_and(|view| view.reaches_version(*version));
+        Answer::Reachable(versions.iter().map(reaches).collect())
+    }
+
+    fn reachable_without_root(
         &self,
         owner: IdentityId,
         path: &[EntryName],
         versions: &[Version],
-        permits: impl Fn(Version) -> bool,
+        stores: bool,
     ) -> Answer {
-        let view = self.bound_view(owner, path);
-        let reaches = |version: &Version| {
-            view.is_some_and(|view| view.owns(*version) || view.reaches_version(*version) && permits(*version))
-        };
+        let view = self.squashed_view(owner, path);
+        let reaches = |version: &Version| view.is_some_and(|view| view.reaches_version(*version, stores));
         Answer::Reachable(versions.iter().map(reaches).collect())
     }
 

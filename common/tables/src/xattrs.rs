@@ -152,7 +152,7 @@ impl Tables {
         self.xattrs.get(&ino).is_some_and(|xattrs| xattrs.contains_key(name))
     }
 
-    fn acl(&self, ino: Ino, name: &'static [u8]) -> Option<Acl> {
+    pub(super) fn acl(&self, ino: Ino, name: &'static [u8]) -> Option<Acl> {
         if !self.inodes.get(&ino)?.attr.flags.has_acl {
             return None;
         }

@@ -1,11 +1,7 @@
 //! Reading and writing an open file. Every handle of an inode sees the same data; `transfer` fetches and stores it.
 
 use chordfs_net::session::EventAcknowledgement;
-use chordfs_types::{
-    chunk_api::Durability,
-    fs_error::FsError,
-    namespace::{Change, Commit, Ino},
-};
+use chordfs_types::{fs_error::FsError, namespace::Ino};
 
 use super::FileSystem;
 
@@ -53,27 +49,6 @@ impl FileSystem {
         let offset = self.write_offset(ino, &file, at);
         file.count_write();
         file.data.write(offset, bytes).await
-    }
-
-    /// Makes the file at least `offset + len` bytes long, as posix_fallocate(3) does, but reserves no space.
-    ///
-    /// Errors: `NoSpace` if the file would grow by more than what is free now.
-    pub async fn allocate(&self, ino: Ino, offset: u64, len: u64) -> Result<(), FsError> {
-        let end = offset.checked_add(len).ok_or(FsError::FileTooLarge)?;
-        let file = self.open_data(ino)?;
-        // Bytes below the present end have their space, apart from holes.
-        let added = end.saturating_sub(offset.max(file.size()));
-        if self.free_bytes().await.is_some_and(|free| added > free) {
-            return Err(FsError::NoSpace);
-        }
-        let stamp = self.cache.stamp();
-        self.commit(ino, Durability::Memory).await?;
-        let commit = Commit { size_at_least: end, ..Commit::default() };
-        let attr = self.change_attr(Change::Commit { ino, commit }).await;
-        let attr = attr.inspect_err(|_| self.cache.forget_attr(ino)).map_err(|error| self.stale_if_gone(ino, error))?;
-        self.refresh_open_file(ino, &file).await?;
-        self.record_change(stamp, &attr);
-        Ok(())
     }
 
     /// The offset of a write. An append goes to the end of the file as known to this mount, which may differ from the

@@ -9,8 +9,6 @@ use chordfs_types::{
 use super::{FileSystem, holds::Removal, unexpected};
 use crate::cache::{Dentry, DirectoryUpdate, OwnChange, Stamp};
 
-const SET_GROUP_ID: u16 = 0o2000;
-
 /// The user and group of the calling process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
@@ -163,7 +161,7 @@ impl FileSystem {
 fn creation(name: &EntryName, new: NewEntry, caller: Caller, directory: &Attr) -> Change {
     let (parent, name, exclusive) = (directory.ino, name.clone(), new.exclusive);
     let (umask, has_acl) = (new.mode.umask, directory.flags.has_acl);
-    let mut node = new_node(new, caller, directory);
+    let mut node = new_node(new, caller);
     if has_acl {
         return Change::MakeMasked { parent, name, node, umask, exclusive };
     }
@@ -171,15 +169,13 @@ fn creation(name: &EntryName, new: NewEntry, caller: Caller, directory: &Attr) -
     Change::Make { parent, name, node, exclusive }
 }
 
-/// A new entry in a directory with the set-group-id bit inherits the group, and a new subdirectory also the bit.
-fn new_node(new: NewEntry, caller: Caller, parent: &Attr) -> NewNode {
-    let inherits = parent.mode & SET_GROUP_ID != 0;
-    let directory = new.kind == FileKind::Directory;
+/// The namespace gives what is created in a set-group-id directory the group of that directory.
+fn new_node(new: NewEntry, caller: Caller) -> NewNode {
     NewNode {
         kind: new.kind,
-        mode: if inherits && directory { new.mode.bits | SET_GROUP_ID } else { new.mode.bits },
+        mode: new.mode.bits,
         uid: caller.uid,
-        gid: if inherits { parent.gid } else { caller.gid },
+        gid: caller.gid,
         rdev: new.rdev,
         chunk_bytes: CHUNK_BYTES,
         target: new.target.into(),
@@ -191,24 +187,23 @@ mod tests {
     use super::*;
     use crate::samples_test as sample;
 
-    fn mode_and_group_in(parent_mode: u16, kind: FileKind) -> (u16, u32) {
-        let mut parent = sample::attr(1, 1);
-        (parent.mode, parent.gid) = (parent_mode, 50);
-        let mode = CreationMode { bits: 0o755, umask: 0 };
-        let new = NewEntry { kind, mode, rdev: 0, target: Vec::new(), exclusive: true };
-        let node = new_node(new, Caller { uid: 7, gid: 8 }, &parent);
-        (node.mode, node.gid)
+    fn change_in(directory: &Attr) -> Change {
+        let mode = CreationMode { bits: 0o2777, umask: 0o7027 };
+        let new = NewEntry { kind: FileKind::File, mode, rdev: 0, target: Vec::new(), exclusive: true };
+        creation(&sample::name("f"), new, Caller { uid: 7, gid: 8 }, directory)
     }
 
     #[test]
-    fn the_group_is_that_of_the_caller() {
-        assert_eq!(mode_and_group_in(0o777, FileKind::File), (0o755, 8));
-        assert_eq!(mode_and_group_in(0o777, FileKind::Directory), (0o755, 8));
-    }
-
-    #[test]
-    fn a_set_group_id_directory_passes_on_its_group() {
-        assert_eq!(mode_and_group_in(0o2777, FileKind::File), (0o755, 50));
-        assert_eq!(mode_and_group_in(0o2777, FileKind::Directory), (0o2755, 50));
+    fn the_umask_is_applied_here_unless_the_directory_has_a_list() {
+        let mut directory = sample::attr(1, 1);
+        match change_in(&directory) {
+            Change::Make { node, .. } => assert_eq!((node.mode, node.uid, node.gid), (0o2750, 7, 8)),
+            other => panic!("{other:?}"),
+        }
+        directory.flags.has_acl = true;
+        match change_in(&directory) {
+            Change::MakeMasked { node, umask, .. } => assert_eq!((node.mode, umask), (0o2777, 0o7027)),
+            other => panic!("{other:?}"),
+        }
     }
 }

@@ -15,6 +15,7 @@ mod folder_read_ahead;
 mod handle;
 mod handles;
 mod holds;
+mod holes;
 mod kernel_memory;
 mod listing;
 mod lookup;
@@ -60,6 +61,7 @@ pub use self::{
     directory::ListedEntry,
     entries::{Caller, CreationMode, NewEntry},
     handle::OpenReply,
+    holes::{FileRange, Sought},
     rename::EntryLocation,
     statfs::{SpaceSource, SpaceTotals, Statistics},
 };

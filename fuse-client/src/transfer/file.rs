@@ -93,6 +93,11 @@ impl FileData {
         attr.mode
     }
 
+    /// How many bytes of the file each chunk has.
+    pub fn chunk_bytes(&self) -> u64 {
+        self.state.lock().chunk_bytes()
+    }
+
     /// Whether attributes wait for the next commit.
     pub fn has_deferred(&self) -> bool {
         self.state.lock().has_deferred()

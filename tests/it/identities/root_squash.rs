@@ -16,7 +16,11 @@ use bytes::Bytes;
 use chordfs_types::{
     chunk::{CHUNK_BYTES, ChunkId, ChunkRef, FileName},
     chunk_api::calls,
-    namespace::{Answer, Change, Commit, Extent, FileKind, Ino, NewNode, Query, Reply, Request, Response, SetAttr},
+    fs_error::FsError,
+    namespace::{
+        Answer, Change, Commit, Extent, FileKind, Ino, NamespaceOp, NewNode, Query, Reply, Request, Response, SetAttr,
+        Time,
+    },
 };
 use harness::{TempMount, wait_for};
 use hyper::StatusCode;
@@ -172,7 +176,7 @@ fn no_request_gets_around_the_permissions_of_roots_files() {
     assert_eq!(scene.get_file(&scene.bound, "/public"), Some(StatusCode::FORBIDDEN));
 }
 
-/// A list is checked before its first change is made, so no change of it may count on what an earlier one makes.
+/// Each change of a list counts on what the earlier ones have made.
 #[test]
 fn no_list_of_changes_makes_a_program_that_runs_as_root() {
     let scene = Scene::with_guest(&["--root-squash"]);
@@ -210,12 +214,21 @@ fn no_list_of_changes_makes_a_program_that_runs_as_root() {
             other => panic!("{other:?}"),
         });
         let answer = scene.ask(&scene.bound, Request::ApplyList(ops.collect()));
-        let is_only_made = matches!(changes[..], [Change::MakeNumbered { .. }]);
         let Response::AppliedList(ref results, _) = answer else { panic!("{changes:?}: {answer:?}") };
-        assert!(results.iter().all(|result| result.is_ok() == is_only_made), "{changes:?}: {answer:?}");
+        for (change, result) in changes.iter().zip(results) {
+            let is_made = matches!(change, Change::MakeNumbered { .. });
+            let is_refused = matches!(result, Err(FsError::NotPermitted { .. }));
+            assert!(if is_made { result.is_ok() } else { is_refused }, "{change:?}: {result:?}");
+        }
     }
     let names: Vec<String> = names_in(&scene.mount.join("shared"));
-    assert_eq!(names, ["program2", "roots"]);
-    let made = fs::metadata(scene.mount.join("shared/program2")).unwrap();
-    assert_eq!((made.uid(), made.mode() & 0o7777), (USER, 0o4777));
+    assert_eq!(names, ["program0", "program1", "program2", "roots"]);
+    for number in 0..3 {
+        let made = fs::metadata(scene.mount.join(format!("shared/program{number}"))).unwrap();
+        assert_eq!((made.uid(), made.mode() & 0o7777), (USER, 0o4777));
+    }
+    // A change without a session would not be known to be this client's.
+    let change = Change::SetAttr { ino: scene.seen("secret").ino, set: to_root };
+    let answer = scene.ask(&scene.bound, Request::Apply(NamespaceOp { origin: None, now: Time::now(), change }));
+    assert!(is_refused(&answer), "{answer:?}");
 }

@@ -335,6 +335,17 @@ pub enum Change {
         /// As in `Make`.
         exclusive: bool,
     },
+    /// Makes a hole of chunks, which read as zeros from then on. The size stays. Answered with `Attr`.
+    PunchHole {
+        /// A file, with or without a name.
+        ino: Ino,
+        /// The first of the chunks; counts from 1.
+        first: u32,
+        /// At least 1; may reach beyond the end of the file.
+        count: u32,
+        /// The chunk size for which the chunks were chosen: refused with `Stale` if the file was restarted with another.
+        chunk_bytes: u32,
+    },
 }
 
 /// Whether an extended attribute must exist already.

@@ -93,6 +93,7 @@ fn kind(change: &Change) -> ChangeKind {
         | Change::SetAttr { .. }
         | Change::SetXattr { .. }
         | Change::RemoveXattr { .. }
+        | Change::PunchHole { .. }
         | Change::Commit { .. }
         | Change::CommitWithData { .. }
         | Change::Discard { .. } => ChangeKind::Files,

@@ -6,12 +6,11 @@
 
 use chordfs_identity::{Identity, Role};
 use chordfs_net::transport::RemoteCaller;
-use chordfs_tables::{BoundView, Tables, inode_of, names_of};
+use chordfs_tables::{BoundView, SquashedView, Tables, inode_of, names_of};
 use chordfs_types::{
     chunk::Version,
     fs_error::FsError,
-    identity::IdentityId,
-    namespace::{Change, EntryName, Ino, NamespaceOp, Query, Request, SessionId, folder_of},
+    namespace::{Answer, Change, EntryName, Ino, NamespaceOp, Query, Request, SessionId, folder_of},
 };
 
 /// The identity that has to be kept apart from others, if the caller is one.
@@ -22,9 +21,9 @@ pub(crate) fn confined(caller: &RemoteCaller) -> Option<&Identity> {
     }
 }
 
-/// Whether the caller sees one folder only.
+/// Whether there are names that the caller must not hear of.
 pub(crate) fn is_bound(caller: &RemoteCaller) -> bool {
-    confined(caller).is_some_and(|identity| identity.path.is_some())
+    confined(caller).is_some_and(|identity| identity.path.is_some() || identity.role.squashes_root())
 }
 
 /// Whether all that the answer to the query tells lies in the folder to which the identity is bound, if it is bound.
@@ -55,10 +54,12 @@ pub(crate) fn check(tables: &Tables, identity: &Identity, request: &Request) -> 
             _ => return Err(refused("the session belongs to somebody else".into())),
         }
     }
+    let path = folder_of(identity).map_err(FsError::Name)?;
     if identity.role.squashes_root() {
-        check_without_root(tables, identity.id, request)?;
+        let view = tables.squashed_view(identity.id, path.as_deref().unwrap_or_default()).ok_or(FsError::NoEntry)?;
+        check_without_root(&view, request)?;
     }
-    let Some(path) = folder_of(identity).map_err(FsError::Name)? else { return Ok(()) };
+    let Some(path) = path else { return Ok(()) };
     let named = Named::by(request);
     if named.is_nothing() {
         return Ok(());
@@ -70,13 +71,32 @@ pub(crate) fn check(tables: &Tables, identity: &Identity, request: &Request) -> 
     })
 }
 
-fn check_without_root(tables: &Tables, owner: IdentityId, request: &Request) -> Result<(), FsError> {
+/// A change is checked again when it is applied. A list is checked only then, because its changes may depend on each
+/// other. That check goes by the session, so what changes files needs one.
+fn check_without_root(view: &SquashedView, request: &Request) -> Result<(), FsError> {
+    let check_session = |op: &NamespaceOp| match (op.origin, &op.change) {
+        (Some(_), _) | (None, Change::OpenSession { .. } | Change::CloseSession { .. }) => Ok(()),
+        (None, _) => Err(refused("a change needs a session".into())),
+    };
     match request {
-        Request::Apply(op) => tables.check_change_without_root(owner, &op.change),
-        Request::ApplyList(ops) => ops.iter().try_for_each(|op| tables.check_change_without_root(owner, &op.change)),
-        Request::Query(query) => tables.check_query_without_root(query),
+        Request::Apply(op) => check_session(op).and_then(|()| view.check_change(&op.change)),
+        Request::ApplyList(ops) => ops.iter().try_for_each(check_session),
+        Request::Query(query) => view.check_query(query),
         _ => Ok(()),
     }
+}
+
+/// Answers a query by what the caller may see, from the same tables that the check goes by.
+pub(crate) fn answer(tables: &Tables, caller: &RemoteCaller, query: &Query) -> Result<Answer, FsError> {
+    let Some(identity) = confined(caller).filter(|identity| identity.role.squashes_root()) else {
+        return tables.query(query);
+    };
+    let path = folder_of(identity).map_err(FsError::Name)?.unwrap_or_default();
+    let view = tables.squashed_view(identity.id, &path).ok_or(FsError::NoEntry)?;
+    view.check_query(query)?;
+    let mut answer = tables.query(query)?;
+    view.hide(&mut answer);
+    Ok(answer)
 }
 
 fn sessions_of(request: &Request) -> Vec<SessionId> {

@@ -10,6 +10,7 @@ use std::{
 use bytes::Bytes;
 use chordfs_history::latency::LatencyMeter;
 use chordfs_net::transport::RemoteCaller;
+use chordfs_tables::Tables;
 use chordfs_types::{
     fs_error::FsError,
     namespace::{
@@ -97,7 +98,7 @@ impl RequestHandler {
             }
             Ok(Request::Apply(op)) => self.apply(op).await,
             Ok(Request::ApplyList(ops)) => self.apply_list(ops).await,
-            Ok(Request::Query(query)) => self.query(self.reader(peer.id(), caller, &query), &query).await,
+            Ok(Request::Query(query)) => self.query(self.reader(peer.id(), caller, &query), caller, &query).await,
         };
         if is_operation
             && matches!(response, Response::Applied(..) | Response::AppliedList(..) | Response::Answered(..))
@@ -182,7 +183,8 @@ impl RequestHandler {
         self.feed.session_of(connection).filter(|_| may_remember())
     }
 
-    async fn query(&self, reader: Option<SessionId>, query: &Query) -> Response {
+    async fn query(&self, reader: Option<SessionId>, caller: &RemoteCaller, query: &Query) -> Response {
+        let ask = |tables: &Tables| confinement::answer(tables, caller, query);
         let mut asked = BTreeSet::new();
         let end = self.deadline();
         while Instant::now() < end {
@@ -190,10 +192,10 @@ impl RequestHandler {
             // has answered is applied.
             let leader = self.raft.leased_term();
             let own_term = |last: Option<LogId>| leader.is_some() && last.map(|last| last.leader_id) == leader;
-            let read = match self.raft.state().read(own_term, query, (reader, &mut asked), &self.feed) {
+            let read = match self.raft.state().read(own_term, (query, ask), (reader, &mut asked), &self.feed) {
                 Some(read) => Some(read),
                 None => match self.ensure_current().await {
-                    Ok(()) => self.raft.state().read(|_| true, query, (reader, &mut asked), &self.feed),
+                    Ok(()) => self.raft.state().read(|_| true, (query, ask), (reader, &mut asked), &self.feed),
                     Err(response) => return response,
                 },
             };

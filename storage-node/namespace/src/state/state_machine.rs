@@ -90,11 +90,12 @@ impl NamespaceState {
     }
 
     /// Answers `query` if the last applied entry satisfies `fresh`, and says when and how the answer may be given to
-    /// `reader`. `Err`: another session has to let go of a lease first, and the query has to be asked again.
+    /// `reader`. `Err`: another session has to let go of a lease first, and the query has to be asked again. `ask` asks
+    /// the tables for one who may not see everything.
     pub(crate) fn read(
         &self,
         fresh: impl Fn(Option<LogId>) -> bool,
-        query: &Query,
+        (query, ask): (&Query, impl Fn(&Tables) -> Result<Answer, FsError>),
         (reader, asked): (Option<SessionId>, &mut BTreeSet<SessionId>),
         feed: &SessionFeed,
     ) -> Option<Result<TermedAnswer, Wait>> {
@@ -104,9 +105,12 @@ impl NamespaceState {
         }
         if !is_short(query) {
             drop(applied);
-            return Some(Ok((self.query(query), AnswerTerms::default())));
+            return Some(Ok((ask(&self.tables()), AnswerTerms::default())));
         }
-        let answer = applied.tables.query(query);
+        let answer = ask(&applied.tables);
+        if matches!(answer, Err(FsError::NotPermitted { .. })) {
+            return Some(Ok((answer, AnswerTerms::default())));
+        }
         Some(match Told::by_query(&applied.tables, query, &answer) {
             Some(told) => feed.read(reader, &told, asked).map(|terms| (answer, terms)),
             None => Ok((answer, AnswerTerms::remembered())),

@@ -101,7 +101,8 @@ fn inodes_of_change(change: &mut Change) -> Vec<&mut Ino> {
         | Change::Rmdir { parent: ino, .. }
         | Change::SetAttr { ino, .. }
         | Change::SetXattr { ino, .. }
-        | Change::RemoveXattr { ino, .. } => vec![ino],
+        | Change::RemoveXattr { ino, .. }
+        | Change::PunchHole { ino, .. } => vec![ino],
         _ => Vec::new(),
     }
 }
