@@ -13,7 +13,9 @@ use std::{
 };
 
 use harness::{Cluster, TempMount, programs::shell, tree, wait::wait_for};
+use tempfile::TempDir;
 
+mod holes;
 mod xattrs;
 
 /// A folder for one test, on a ring and a mount that concurrent tests share; the last test to end stops them.
@@ -47,6 +49,15 @@ impl Deref for Folder {
     fn deref(&self) -> &Path {
         &self.path
     }
+}
+
+/// Runs the script in a folder of the mount and in one on a local disk, and compares what it prints.
+fn prints_the_same_as_on_a_local_disk(folder: &Folder, script: &str) {
+    let local = TempDir::with_prefix_in("chordfs-local-", env!("CARGO_TARGET_TMPDIR")).unwrap();
+    fs::set_permissions(local.path(), Permissions::from_mode(0o755)).unwrap();
+    let (expected, seen) = (shell(script, local.path()), shell(script, folder));
+    assert!(!expected.stdout.is_empty());
+    assert_eq!(seen.stdout, expected.stdout);
 }
 
 fn kind(result: std::io::Result<impl Sized>) -> ErrorKind {

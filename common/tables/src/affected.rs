@@ -33,6 +33,10 @@ pub fn names_of(change: &Change) -> Vec<(Ino, &EntryName)> {
         | Change::SetXattr { .. }
         | Change::RemoveXattr { .. }
         | Change::PunchHole { .. }
+        | Change::Lock { .. }
+        | Change::Unlock { .. }
+        | Change::CancelLock { .. }
+        | Change::KeepLocks { .. }
         | Change::Commit { .. }
         | Change::CommitWithData { .. }
         | Change::ForgetLogged { .. }
@@ -63,6 +67,10 @@ pub fn inode_of(change: &Change) -> Option<Ino> {
         | Change::SetXattr { ino, .. }
         | Change::RemoveXattr { ino, .. }
         | Change::PunchHole { ino, .. }
+        | Change::Lock { ino, .. }
+        | Change::Unlock { ino, .. }
+        | Change::CancelLock { ino, .. }
+        | Change::KeepLocks { ino, .. }
         | Change::Commit { ino, .. }
         | Change::CommitWithData { ino, .. } => Some(*ino),
         Change::FoundRoot { .. } => Some(Ino::ROOT),

@@ -119,6 +119,7 @@ impl<S: Clone + Into<SessionRecord>> From<TablesBeforeConfig<S>> for Tables {
             session_owners: OrdMap::new(),
             name_counts: OrdMap::new(),
             xattrs: OrdMap::new(),
+            locks: OrdMap::new(),
         };
         tables.note_all_parents();
         tables

@@ -26,6 +26,8 @@ mod format_9;
 mod id_jump;
 mod identities;
 mod links;
+mod lock_set;
+mod locks;
 mod logged_chunks;
 mod map;
 mod numbers;
@@ -73,6 +75,7 @@ pub use id_jump::IdJump;
 use id_jump::SkippedRange;
 use identities::Identities;
 use imbl::OrdMap;
+pub use lock_set::InodeLocks;
 use logged_chunks::LoggedChunks;
 use numbers::ChosenNumber;
 use orphan_inodes::OrphanInode;
@@ -144,6 +147,9 @@ pub struct Tables {
     /// Only inodes that have any.
     #[serde(with = "map")]
     xattrs: OrdMap<Ino, Arc<Xattrs>>,
+    /// Only inodes on which somebody holds a lock or waits for one.
+    #[serde(with = "map")]
+    locks: OrdMap<Ino, Arc<InodeLocks>>,
 }
 
 /// The result of applying one operation.
@@ -188,6 +194,7 @@ impl Tables {
             session_owners: OrdMap::new(),
             name_counts: OrdMap::new(),
             xattrs: OrdMap::new(),
+            locks: OrdMap::new(),
         }
     }
 
@@ -236,6 +243,7 @@ impl Tables {
     fn remove_inode(&mut self, ino: Ino) {
         self.inodes.remove(&ino);
         self.xattrs.remove(&ino);
+        self.locks.remove(&ino);
     }
 
     /// Returns the directory `ino`, in which names are looked up or created; `NoEntry` if it was removed.
@@ -426,7 +434,13 @@ impl Transaction<'_> {
             Change::RevokeIdentity { id } => self.revoke_identity(*id),
             Change::SetXattr { ino, name, value, mode } => self.set_xattr(*ino, name, value, *mode),
             Change::RemoveXattr { ino, name } => self.remove_xattr(*ino, name),
-            Change::PunchHole { ino, first, count, chunk_bytes } => self.punch_hole(*ino, (*first, *count), *chunk_bytes),
+            Change::Lock { ino, lock, ticket } => self.lock(*ino, *lock, *ticket),
+            Change::Unlock { ino, range } => self.unlock(*ino, range),
+            Change::CancelLock { ino, ticket } => self.cancel_lock(*ino, *ticket),
+            Change::KeepLocks { ino, locks } => self.keep_locks(*ino, locks),
+            Change::PunchHole { ino, first, count, chunk_bytes } => {
+                self.punch_hole(*ino, (*first, *count), *chunk_bytes)
+            }
             Change::MakeMasked { parent, name, node, umask, exclusive } => {
                 self.make_masked(*parent, name, node, *umask, *exclusive)
             }

@@ -45,6 +45,10 @@ impl Tables {
                 Ok(self.reachable_without_root(*owner, path, versions, *stores))
             }
             Query::Xattrs { ino } => self.list_xattrs(*ino),
+            Query::Locks { ino } => {
+                self.inode(*ino)?;
+                Ok(Answer::Locks(self.held_locks(*ino)))
+            }
             Query::OpenEntries { ino, after, limit } => self.open_entries(*ino, after.as_ref(), *limit),
         }
     }

@@ -191,6 +191,7 @@ impl Transaction<'_> {
         } else {
             session.holds.keys().for_each(|ino| self.release(*ino, id));
         }
+        self.drop_locks_of(id);
         self.tables.nonces.remove(&session.nonce);
         self.tables.session_owners.remove(&id);
         self.tables.sessions.remove(&id);
@@ -202,6 +203,7 @@ impl Transaction<'_> {
         session.is_suspended = true;
         let held: Vec<Ino> = session.holds.keys().take(MAX_HOLDS).copied().collect();
         held.into_iter().for_each(|ino| self.release(ino, id));
+        self.drop_locks_of(id);
         Ok(Reply::Done)
     }
 

@@ -100,6 +100,8 @@ impl SquashedView<'_> {
                 if commit.set.is_empty() { Ok(()) } else { self.check_set(*ino, &commit.set) }
             }
             Change::PunchHole { ino, .. } => self.require(*ino, WRITE, "write the file"),
+            // Whoever could not open the file locks nobody out.
+            Change::Lock { ino, .. } | Change::KeepLocks { ino, .. } => self.require_any(*ino, &[READ, WRITE, EXECUTE]),
             Change::Hold { ino } if !self.may_hold(*ino) => Err(refused(format!("keep the file {}", ino.0))),
             _ => Ok(()),
         }
@@ -114,7 +116,7 @@ impl SquashedView<'_> {
             }
             Query::GetAttr { ino } | Query::ReadLink { ino } => self.require_any(*ino, &[0]),
             Query::ReadDir { ino, .. } => self.require(*ino, READ, "list the directory"),
-            Query::Open { ino } | Query::Extents { ino, .. } | Query::Xattrs { ino } => {
+            Query::Open { ino } | Query::Extents { ino, .. } | Query::Xattrs { ino } | Query::Locks { ino } => {
                 self.require_any(*ino, &[READ, WRITE, EXECUTE])
             }
             // Each of the files would have to be checked: such a client opens them one by one.

@@ -13,6 +13,7 @@ mod contents;
 mod detached;
 mod id_jump;
 mod identities;
+mod locks;
 mod logged_chunks;
 mod model;
 mod model_test;

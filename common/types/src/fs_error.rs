@@ -113,6 +113,18 @@ pub enum FsError {
         /// In bytes.
         limit: usize,
     },
+    /// Another program holds a lock on some of the bytes.
+    #[error("the file is locked by another program")]
+    WouldBlock,
+    /// Whoever holds the lock waits for one of this program.
+    #[error("waiting for the lock would last for ever")]
+    Deadlock,
+    /// The limit is on each file.
+    #[error("too many locks")]
+    NoLocks,
+    /// A signal came while a program waited.
+    #[error("interrupted by a signal")]
+    Interrupted,
 }
 
 impl FsError {
@@ -138,6 +150,10 @@ impl FsError {
             Self::NotPermitted { .. } => libc::EPERM,
             Self::NoSpace | Self::XattrsTooLarge { .. } => libc::ENOSPC,
             Self::NoXattr => libc::ENODATA,
+            Self::WouldBlock => libc::EAGAIN,
+            Self::Deadlock => libc::EDEADLK,
+            Self::NoLocks => libc::ENOLCK,
+            Self::Interrupted => libc::EINTR,
             Self::ReadOnly => libc::EROFS,
             Self::Unsupported { .. } => libc::ENOTSUP,
             // These arrive here only after all retries.

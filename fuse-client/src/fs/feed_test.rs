@@ -9,7 +9,7 @@ use chordfs_types::{
     namespace::{Attr, Change, FeedEvent, FileKind, Ino, SetAttr, Time, Truncate},
 };
 
-use super::{Caller, CreationMode, ListedEntry, NewEntry, WriteAt, fake_namespace_test::TestMount};
+use super::{Caller, CreationMode, FileRange, ListedEntry, NewEntry, WriteAt, fake_namespace_test::TestMount};
 use crate::samples_test::name;
 
 const MODE: CreationMode = CreationMode { bits: 0o755, umask: 0 };
@@ -260,10 +260,11 @@ async fn allocating_more_than_is_free_is_refused() {
     let ino = mount.namespace.add(&name("f"), FileKind::File);
     mount.fs.open(ino, true).await.expect("opened");
     mount.namespace.free_bytes.store(1 << 20, SeqCst);
-    assert_eq!(mount.fs.allocate(ino, 0, 1 << 21).await, Err(FsError::NoSpace));
-    assert_eq!(mount.fs.allocate(ino, 1 << 30, 1 << 20).await, Ok(()), "a hole takes no space");
+    let range = |offset, len| FileRange { offset, len };
+    assert_eq!(mount.fs.allocate(ino, range(0, 1 << 21), false).await, Err(FsError::NoSpace));
+    assert_eq!(mount.fs.allocate(ino, range(1 << 30, 1 << 20), false).await, Ok(()), "a hole takes no space");
     mount.namespace.free_bytes.store(0, SeqCst);
-    assert_eq!(mount.fs.allocate(ino, 0, 1 << 20).await, Ok(()), "nothing is added");
+    assert_eq!(mount.fs.allocate(ino, range(0, 1 << 20), false).await, Ok(()), "nothing is added");
 }
 
 /// Bytes that were written and not stored yet did not count as used.

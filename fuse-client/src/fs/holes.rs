@@ -52,14 +52,20 @@ impl FileSystem {
         if file.is_outdated() {
             self.refresh_open_file(ino, &file).await?;
         }
-        let parts = HoleParts::of(range.offset..end, file.size(), file.data.chunk_bytes());
+        // Only the namespace knows all extents.
+        self.commit(ino, Durability::Memory).await?;
+        let chunk_bytes = file.data.chunk_bytes();
+        let parts = HoleParts::of(range.offset..end, file.size(), chunk_bytes);
         for zeros in parts.zeros {
-            let at = WriteAt { offset: zeros.start, append: false };
-            self.write(ino, at, vec![0; (zeros.end - zeros.start) as usize]).await?;
+            let chunk = (zeros.start / chunk_bytes) as u32 + 1;
+            if first_data(&self.extents(ino, chunk).await?.0, chunk) == Some(u64::from(chunk)) {
+                let at = WriteAt { offset: zeros.start, append: false };
+                self.write(ino, at, vec![0; (zeros.end - zeros.start) as usize]).await?;
+            }
         }
         self.commit(ino, Durability::Memory).await?;
         let Some((first, count)) = parts.chunks else { return Ok(()) };
-        let chunk_bytes = file.data.chunk_bytes() as u32;
+        let chunk_bytes = chunk_bytes as u32;
         self.change_contents(ino, &file, Change::PunchHole { ino, first, count, chunk_bytes }).await
     }
 
@@ -74,7 +80,6 @@ impl FileSystem {
     /// if there is none.
     pub async fn seek(&self, ino: Ino, offset: u64, sought: Sought) -> Result<Option<u64>, FsError> {
         let file = self.open_data(ino)?;
-        // Only the namespace knows all extents.
         self.commit(ino, Durability::Memory).await?;
         let attr = self.attr(ino).await?;
         if offset >= attr.size {
@@ -118,7 +123,8 @@ impl FileSystem {
         let stamp = self.cache.stamp();
         let _under_way = self.cache.begin_own_change(Vec::new(), vec![ino]);
         let changed: Result<Attr, FsError> = self.change_attr(change).await;
-        let attr = changed.inspect_err(|_| self.cache.forget_attr(ino)).map_err(|error| self.stale_if_gone(ino, error))?;
+        let attr =
+            changed.inspect_err(|_| self.cache.forget_attr(ino)).map_err(|error| self.stale_if_gone(ino, error))?;
         self.refresh_open_file(ino, file).await?;
         self.record_change(stamp, &attr);
         Ok(())
@@ -179,25 +185,27 @@ mod tests {
 
     use super::*;
 
-    fn parts(range: Range<u64>, size: u64) -> (Vec<Range<u64>>, Option<(u32, u32)>) {
+    type Zeros = Vec<(u64, u64)>;
+
+    fn parts(range: Range<u64>, size: u64) -> (Zeros, Option<(u32, u32)>) {
         let HoleParts { zeros, chunks } = HoleParts::of(range, size, 10);
-        (zeros, chunks)
+        (zeros.into_iter().map(|zeros| (zeros.start, zeros.end)).collect(), chunks)
     }
 
     #[test]
     fn whole_chunks_become_holes_and_the_rest_zeros() {
         assert_eq!(parts(10..30, 100), (vec![], Some((2, 2))));
-        assert_eq!(parts(5..37, 100), (vec![5..10, 30..37], Some((2, 2))));
-        assert_eq!(parts(12..18, 100), (vec![12..18], None));
-        assert_eq!(parts(8..15, 100), (vec![8..10, 10..15], None));
-        assert_eq!(parts(10..15, 100), (vec![10..15], None));
+        assert_eq!(parts(5..37, 100), (vec![(5, 10), (30, 37)], Some((2, 2))));
+        assert_eq!(parts(12..18, 100), (vec![(12, 18)], None));
+        assert_eq!(parts(8..15, 100), (vec![(8, 10), (10, 15)], None));
+        assert_eq!(parts(10..15, 100), (vec![(10, 15)], None));
     }
 
     #[test]
     fn the_end_of_the_file_ends_the_last_chunk() {
         assert_eq!(parts(20..1000, 55), (vec![], Some((3, 4))));
-        assert_eq!(parts(22..55, 55), (vec![22..30], Some((4, 3))));
-        assert_eq!(parts(52..70, 55), (vec![52..55], None));
+        assert_eq!(parts(22..55, 55), (vec![(22, 30)], Some((4, 3))));
+        assert_eq!(parts(52..70, 55), (vec![(52, 55)], None));
         assert_eq!(parts(55..70, 55), (vec![], None));
         assert_eq!(parts(0..5, 0), (vec![], None));
     }

@@ -471,6 +471,10 @@ fn is_transient(error: &FsError) -> bool {
         | FsError::ReadOnly
         | FsError::Unsupported { .. }
         | FsError::NoXattr
+        | FsError::WouldBlock
+        | FsError::Deadlock
+        | FsError::NoLocks
+        | FsError::Interrupted
         | FsError::XattrsTooLarge { .. }
         | FsError::Lost { .. } => false,
     }

@@ -7,7 +7,7 @@ use chordfs_types::{
     fs_error::FsError,
     namespace::{EntryName, Ino, RenameMode, SetAttr, Time, Truncate},
 };
-use fuse_client::fs::{Caller, CreationMode, EntryLocation, WriteAt};
+use fuse_client::fs::{Caller, CreationMode, EntryLocation, FileRange, WriteAt};
 use tokio::{sync::watch, time::sleep};
 
 use crate::{
@@ -270,8 +270,9 @@ impl Program {
             return;
         }
         let cells = self.random.between(1, FILE_CELLS as u64);
+        let range = FileRange { offset: 0, len: cells * CELL_BYTES };
         let began = Operation::begin(&self.mount, &format!("allocation of {cells} cells"), file.ino);
-        if let Err(error) = self.mount.fs.allocate(file.ino, 0, cells * CELL_BYTES).await {
+        if let Err(error) = self.mount.fs.allocate(file.ino, range, false).await {
             began.failed(&error);
         }
         began.ended();

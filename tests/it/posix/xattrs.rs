@@ -3,18 +3,8 @@
 use std::{os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 use harness::{Cluster, TempMount, programs::shell};
-use tempfile::TempDir;
 
-use super::{Folder, folder};
-
-/// Runs the script in a folder of the mount and in one on a local disk, and compares what it prints.
-fn prints_the_same_as_on_a_local_disk(folder: &Folder, script: &str) {
-    let local = TempDir::with_prefix_in("chordfs-local-", env!("CARGO_TARGET_TMPDIR")).unwrap();
-    std::fs::set_permissions(local.path(), PermissionsExt::from_mode(0o755)).unwrap();
-    let (expected, seen) = (shell(script, local.path()), shell(script, folder));
-    assert!(!expected.stdout.is_empty());
-    assert_eq!(seen.stdout, expected.stdout);
-}
+use super::{folder, prints_the_same_as_on_a_local_disk};
 
 #[test]
 fn attributes_are_as_on_a_local_disk() {

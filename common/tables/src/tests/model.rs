@@ -230,7 +230,12 @@ impl Model {
             | Change::RevokeIdentity { .. }
             | Change::SetXattr { .. }
             | Change::RemoveXattr { .. }
-            | Change::MakeMasked { .. } => {
+            | Change::MakeMasked { .. }
+            | Change::PunchHole { .. }
+            | Change::Lock { .. }
+            | Change::Unlock { .. }
+            | Change::CancelLock { .. }
+            | Change::KeepLocks { .. } => {
                 unreachable!("tests of their own test these")
             }
             Change::FoundRoot { uid, gid } => {

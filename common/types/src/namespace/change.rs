@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     identities::{AdmissionReason, Invitation, KeyHash},
+    locks::{FileLock, LockRange},
     pool_size::PoolStep,
     values::{Attr, EntryName, Extent, FileKind, InoBlock, SessionId, Time, VersionBlock, XattrName},
 };
@@ -346,6 +347,40 @@ pub enum Change {
         /// The chunk size for which the chunks were chosen: refused with `Stale` if the file was restarted with another.
         chunk_bytes: u32,
     },
+    /// Gives a lock to a program of the session, in place of what its owner holds of the range. Answered with `Done` if
+    /// it is held now, and with `LockQueued` if the session waits for it; refused with `WouldBlock` if it does not want
+    /// to wait, and with `Deadlock` if it would wait for ever.
+    Lock {
+        /// With or without a name.
+        ino: Ino,
+        /// What is wanted.
+        lock: FileLock,
+        /// The session waits: it hears of the lock by [`FeedEvent::LockGranted`](super::FeedEvent::LockGranted) with
+        /// this number, and may ask again with it.
+        ticket: Option<u64>,
+    },
+    /// Takes from an owner what it holds of a range. Answered with `Done`.
+    Unlock {
+        /// With or without a name.
+        ino: Ino,
+        /// May be more than the owner holds.
+        range: LockRange,
+    },
+    /// Ends waiting. Answered with `Done`; `NoEntry` if the session does not wait: then it may have the lock.
+    CancelLock {
+        /// The inode that it waits for.
+        ino: Ino,
+        /// From `Lock`.
+        ticket: u64,
+    },
+    /// Takes over locks that the session has given its programs by itself, under a sole lease or under a former leader.
+    /// Answered with `LocksRefused`.
+    KeepLocks {
+        /// With or without a name.
+        ino: Ino,
+        /// At most [`MAX_LOCKS`](super::MAX_LOCKS).
+        locks: Vec<FileLock>,
+    },
 }
 
 /// Whether an extended attribute must exist already.
@@ -611,4 +646,11 @@ pub enum Reply {
     Inos(InoBlock),
     /// To `Admit`: who is to be certified.
     Admitted(Identity),
+    /// To `Lock`: others come first.
+    LockQueued,
+    /// To `KeepLocks`: those that contradict the locks of others.
+    LocksRefused {
+        /// The session's programs do not hold them any longer.
+        locks: Vec<FileLock>,
+    },
 }

@@ -53,6 +53,15 @@ pub enum FeedEvent {
         /// The session holds a sole lease on it.
         ino: Ino,
     },
+    /// The session has the lock that it waits for. Sent to that session only.
+    LockGranted {
+        /// The inode that is locked.
+        ino: Ino,
+        /// Waits for it.
+        session: SessionId,
+        /// From [`Change::Lock`](super::Change::Lock).
+        ticket: u64,
+    },
 }
 
 impl FeedEvent {
@@ -63,7 +72,8 @@ impl FeedEvent {
             | Self::Orphaned { ino }
             | Self::Recalled { ino }
             | Self::Revoked { ino }
-            | Self::Wanted { ino } => *ino,
+            | Self::Wanted { ino }
+            | Self::LockGranted { ino, .. } => *ino,
             Self::Entry { parent, .. } => *parent,
         }
     }

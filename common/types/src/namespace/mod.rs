@@ -7,6 +7,7 @@
 
 mod change;
 mod identities;
+mod locks;
 mod messages;
 mod pool_size;
 mod query;
@@ -21,6 +22,7 @@ pub use self::{
         AdmissionReason, Invitation, InvitationHash, KeyHash, KnownIdentity, MAX_IDENTITIES, MAX_INVITATIONS,
         folder_of, path_names,
     },
+    locks::{FileLock, HeldLock, LockKind, LockRange, LockSpace, MAX_LOCKS},
     messages::{
         ClientReport, DecodeError, FeedEvent, FeedMessage, Granted, LEASE, Request, Response, SessionRequests,
         WIRE_VERSION, calls, decode, encode,

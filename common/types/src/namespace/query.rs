@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     change::LoggedChunk,
     identities::{Invitation, KnownIdentity},
+    locks::HeldLock,
     pool_size::PoolSize,
     values::{AcceptedToken, Attr, EntryName, Extent, Xattrs},
 };
@@ -138,6 +139,11 @@ pub enum Query {
         /// `Stale` if it does not exist.
         ino: Ino,
     },
+    /// The locks on an inode. Answered with `Locks`.
+    Locks {
+        /// `Stale` if it does not exist.
+        ino: Ino,
+    },
 }
 
 /// The result of a [`Query`] that was not refused.
@@ -230,6 +236,8 @@ pub enum Answer {
         /// At most [`MAX_XATTRS_BYTES`](super::MAX_XATTRS_BYTES) together.
         xattrs: Xattrs,
     },
+    /// To `Locks`: those that are held, and then those that are waited for; at most [`MAX_LOCKS`](super::MAX_LOCKS).
+    Locks(Vec<HeldLock>),
 }
 
 /// A name with all that a mount needs to open what it leads to.

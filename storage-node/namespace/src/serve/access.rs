@@ -78,7 +78,11 @@ fn kind(change: &Change) -> ChangeKind {
         | Change::CloseSession { .. }
         | Change::Hold { .. }
         | Change::Release { .. }
-        | Change::HoldOrphans { .. } => ChangeKind::Session,
+        | Change::HoldOrphans { .. }
+        | Change::Lock { .. }
+        | Change::Unlock { .. }
+        | Change::CancelLock { .. }
+        | Change::KeepLocks { .. } => ChangeKind::Session,
         Change::AllocateVersions { .. }
         | Change::AllocateInos { .. }
         | Change::Make { .. }

@@ -167,6 +167,7 @@ impl<'a> Named<'a> {
             | Query::ReadDir { ino, .. }
             | Query::OpenEntries { ino, .. }
             | Query::Xattrs { ino }
+            | Query::Locks { ino }
             | Query::ReadLink { ino } => self.inos.push(*ino),
             Query::Resolve { path } => self.path = Some(path),
             Query::Unreferenced { runs } => self.versions.extend(runs.iter().map(|run| run.version)),

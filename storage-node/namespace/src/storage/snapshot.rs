@@ -4,7 +4,7 @@
 //! magic "CFrs" | format u32 | length n of the meta u32 | meta, n bytes | tables | CRC32C of all before u32
 //! ```
 //! Meta and tables are postcard, numbers little-endian. Formats 7 to 14 are read too: format 14 has no extended
-//! attributes, in format 13 only directories know their parents, format 12 has no identities, in format 11 no chunk's
+//! attributes and no locks, in format 13 only directories know their parents, format 12 has no identities, in format 11 no chunk's
 //! data is logged, in format 10 sessions have no inode numbers, in format 9 they also do not say whether they may hold
 //! leases, in format 8 the tables also lack the size of the pool and some of its settings, and in format 7 the whole
 //! configuration of the ring and the operators' tokens.
@@ -36,7 +36,7 @@ use crate::raft_types::{LogId, SnapshotMeta};
 
 const MAGIC: [u8; 4] = *b"CFrs";
 const SNAPSHOT_FORMAT: u32 = 15;
-/// Its tables end before the extended attributes.
+/// Its tables end before the extended attributes and the locks.
 const FORMAT_WITHOUT_XATTRS: u32 = 14;
 /// Its tables end before the owners of sessions, and its files do not know their parents.
 const FORMAT_WITHOUT_PARENTS: u32 = 13;
@@ -220,15 +220,15 @@ fn read_tables(format: u32, tables: &[u8]) -> Result<Tables, postcard::Error> {
         FORMAT_WITHOUT_DATA => postcard::from_bytes::<TablesOfFormat11>(tables).map(Tables::from),
         FORMAT_WITHOUT_IDENTITIES => postcard::from_bytes::<TablesOfFormat12>(tables).map(Tables::from),
         FORMAT_WITHOUT_PARENTS => postcard::from_bytes::<TablesOfFormat13>(tables).map(Tables::from),
-        FORMAT_WITHOUT_XATTRS => postcard::from_bytes(&with_no_xattrs(tables)),
+        FORMAT_WITHOUT_XATTRS => postcard::from_bytes(&with_no_xattrs_and_locks(tables)),
         _ => postcard::from_bytes(tables),
     }
 }
 
 /// Completes tables of format 14 to those of format 15.
-fn with_no_xattrs(tables: &[u8]) -> Vec<u8> {
+fn with_no_xattrs_and_locks(tables: &[u8]) -> Vec<u8> {
     let none: [(); 0] = [];
-    postcard::to_extend(&none[..], tables.to_vec()).expect("plain data always encodes")
+    postcard::to_extend(&(&none[..], &none[..]), tables.to_vec()).expect("plain data always encodes")
 }
 
 /// Completes tables of format 7 to those of format 8.
@@ -443,8 +443,8 @@ mod tests {
         let config = config_of(&tables);
         let bytes = postcard::to_stdvec(&tables).unwrap();
         assert_eq!(read(15, &bytes), (true, Some(tables.clone())));
-        // No extended attributes.
-        assert_eq!(read(14, &bytes[..bytes.len() - 1]), (true, Some(tables.clone())));
+        // No extended attributes and no locks.
+        assert_eq!(read(14, &bytes[..bytes.len() - 2]), (true, Some(tables.clone())));
         assert_eq!(read(15, &bytes[..bytes.len() - 1]), (true, None), "its tables are cut off");
         assert_eq!(read(13, TABLES_OF_FORMAT_13), (true, Some(tables.clone())));
         assert_eq!(read(14, TABLES_OF_FORMAT_13), (true, None), "its files have no parents");

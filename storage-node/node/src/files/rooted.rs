@@ -84,6 +84,7 @@ fn inodes_of_query(query: &mut Query) -> Vec<&mut Ino> {
         | Query::ReadDir { ino, .. }
         | Query::OpenEntries { ino, .. }
         | Query::Xattrs { ino }
+        | Query::Locks { ino }
         | Query::ReadLink { ino } => vec![ino],
         _ => Vec::new(),
     }

@@ -47,6 +47,10 @@ pub fn status_of(error: &FsError) -> StatusCode {
         | FsError::IsDirectory
         | FsError::NotEmpty
         | FsError::TooManyLinks
+        | FsError::WouldBlock
+        | FsError::Deadlock
+        | FsError::NoLocks
+        | FsError::Interrupted
         | FsError::Conflict { .. } => StatusCode::CONFLICT,
         FsError::Name(_) | FsError::Invalid { .. } | FsError::IntoItself => StatusCode::BAD_REQUEST,
         FsError::FileTooLarge => StatusCode::PAYLOAD_TOO_LARGE,

@@ -45,6 +45,10 @@ impl Default for EventScope {
     }
 }
 
+fn is_grant(event: &FeedEvent) -> bool {
+    matches!(event, FeedEvent::LockGranted { .. })
+}
+
 impl EventScope {
     fn covers(&self, event: &FeedEvent) -> bool {
         match self {
@@ -71,6 +75,13 @@ impl AttachedSessions {
         if self.by_connection.is_empty() && !self.leases.is_leading() {
             return AnswerTerms::default();
         }
+        let others: Vec<FeedEvent>;
+        let events = if events.iter().any(is_grant) {
+            others = self.send_grants(events);
+            &others
+        } else {
+            events
+        };
         let mut terms = self.leases.change(origin, events, told, since_boot());
         if is_repeated {
             // It waits for every notice of a change, and so for those that were just issued, too.
@@ -82,6 +93,18 @@ impl AttachedSessions {
         }
         self.send_demands(&notices);
         terms
+    }
+
+    /// Tells those who waited for a lock that they have it, which contradicts nothing that anybody remembers. Returns
+    /// the other events.
+    fn send_grants(&mut self, events: &[FeedEvent]) -> Vec<FeedEvent> {
+        let (grants, others): (Vec<FeedEvent>, Vec<FeedEvent>) = events.iter().cloned().partition(is_grant);
+        for grant in grants {
+            if let FeedEvent::LockGranted { session, .. } = grant {
+                self.send(session, &encode(&FeedMessage { notice: None, events: vec![grant] }));
+            }
+        }
+        others
     }
 
     /// Sends the events of a change to the sessions that it concerns. One that holds a lease acknowledges its notice.
