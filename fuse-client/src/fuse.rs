@@ -3,11 +3,12 @@
 //! Several threads of fuser call these handlers concurrently. A request that can be answered from memory is answered in
 //! that thread; any other one continues on the runtime, with its reply. A reply dropped without an answer (after
 //! a panic, on either side) sends EIO to the kernel, and the thread continues. Operations that are not
-//! implemented here (locks, copy_file_range) return ENOSYS: the kernel
+//! implemented here (copy_file_range) return ENOSYS: the kernel
 //! then emulates them or reports them to programs as unsupported, and sends no further requests of that kind.
 
 mod callers;
 mod convert;
+mod lock_calls;
 mod replies;
 
 use std::{
@@ -25,11 +26,12 @@ use std::{
 use bytes::Bytes;
 use chordfs_log::error_limited;
 use chordfs_net::{boot_clock::since_boot, operation};
-use chordfs_types::namespace::{FileKind, Ino, RenameMode};
+use chordfs_types::namespace::{FileKind, FileLock, Ino, LockKind, LockRange, LockSpace, RenameMode};
 use fuser::{
     BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner,
     OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
-    ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    ReplyEntry, ReplyIoctl, ReplyLock, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
+    WriteFlags,
 };
 use parking_lot::Mutex;
 use tokio::{runtime::Handle, sync::oneshot};
@@ -38,10 +40,14 @@ use tracing::debug;
 use self::{
     callers::{Callers, thread_start},
     convert::{Times, entry_name, errno, file_type, mode_bits, set_attr, special_kind, xattr_mode, xattr_name},
+    lock_calls::{is_in_flock, is_interrupted},
     replies::Replies,
 };
 use crate::{
-    fs::{Caller, CreationMode, EntryLocation, FileRange, FileSystem, ListedEntry, NewEntry, Sought, WriteAt},
+    fs::{
+        Caller, CreationMode, EntryLocation, FileRange, FileSystem, IsInterrupted, ListedEntry, NewEntry, Sought,
+        WriteAt,
+    },
     local_users::LocalUsers,
     options::KernelTimeouts,
     root_map::RootMap,
@@ -60,7 +66,7 @@ const EARLY_FAILURE: Duration = Duration::from_secs(1);
 /// What is asked of the kernel. Not FUSE_ASYNC_DIO: with it, a direct write by libaio completes without dropping the
 /// pages that a buffered reader has filled meanwhile, and they stay stale (xfstests generic/451; libfuse's own example
 /// has it too). Without it, direct requests of one call are sent one after the other.
-const WISHES: [InitFlags; 8] = [
+const WISHES: [InitFlags; 10] = [
     InitFlags::FUSE_ASYNC_READ,
     InitFlags::FUSE_PARALLEL_DIROPS,
     InitFlags::FUSE_DO_READDIRPLUS,
@@ -71,6 +77,9 @@ const WISHES: [InitFlags; 8] = [
     // kernel therefore leaves to us.
     InitFlags::FUSE_POSIX_ACL,
     InitFlags::FUSE_DONT_MASK,
+    // Locks hold on all mounts.
+    InitFlags::FUSE_POSIX_LOCKS,
+    InitFlags::FUSE_FLOCK_LOCKS,
     // Otherwise the kernel would ask for the attribute `security.capability` before every write.
     InitFlags::FUSE_HANDLE_KILLPRIV_V2,
 ];
@@ -455,9 +464,15 @@ impl Filesystem for Mount {
         });
     }
 
-    fn flush(&self, _req: &Request, ino: INodeNo, fh: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {
+    fn flush(&self, _req: &Request, ino: INodeNo, fh: FileHandle, lock_owner: LockOwner, reply: ReplyEmpty) {
         self.guarded("flush", || {
             let (fs, replies, ino) = (self.fs.clone(), self.replies(), self.root.inward(ino));
+            if fs.may_hold_locks(ino, lock_owner.0) {
+                return self.spawn_commit(async move {
+                    fs.unlock_closed(ino, lock_owner.0).await;
+                    replies.empty("flush", ino, fs.flush(ino, fh.0).await, reply);
+                });
+            }
             if fs.try_flush(ino, fh.0) {
                 return reply.ok();
             }
@@ -488,11 +503,13 @@ impl Filesystem for Mount {
     ) {
         self.guarded("release", || {
             let (fs, ino) = (self.fs.clone(), self.root.inward(ino));
-            if fs.try_release(ino, fh.0) {
+            let locked = fs.locked_through(ino, fh.0);
+            if locked.is_empty() && fs.try_release(ino, fh.0) {
                 return reply.ok();
             }
             // No program waits for it.
             self.runtime.spawn(async move {
+                fs.unlock_released(ino, locked).await;
                 fs.release(ino, fh.0).await;
                 reply.ok();
             });
@@ -638,6 +655,69 @@ impl Filesystem for Mount {
         });
     }
 
+    fn getlk(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        lock_owner: LockOwner,
+        start: u64,
+        end: u64,
+        typ: i32,
+        pid: u32,
+        reply: ReplyLock,
+    ) {
+        self.guarded("getlk", || {
+            let (fs, ino, thread) = (self.fs.clone(), self.root.inward(ino), req.pid());
+            let range = lock_range(thread, lock_owner, start, end);
+            let Some(kind) = lock_kind(typ) else { return reply.error(Errno::EINVAL) };
+            self.spawn(req, [ino; 2], async move {
+                match fs.conflicting_lock(ino, FileLock { range, kind, pid }).await {
+                    Ok(None) => reply.locked(0, 0, libc::F_UNLCK, 0),
+                    Ok(Some(FileLock { range, kind, pid })) => {
+                        reply.locked(range.first, range.last.min(LAST_BYTE), lock_type(kind), pid);
+                    }
+                    Err(failure) => reply.error(errno("getlk", ino, &failure)),
+                }
+            });
+        });
+    }
+
+    fn setlk(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        lock_owner: LockOwner,
+        start: u64,
+        end: u64,
+        typ: i32,
+        pid: u32,
+        sleep: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.guarded("setlk", || {
+            let (fs, replies, ino, thread) = (self.fs.clone(), self.replies(), self.root.inward(ino), req.pid());
+            let range = lock_range(thread, lock_owner, start, end);
+            if typ == libc::F_UNLCK {
+                return self
+                    .spawn_commit(async move { replies.empty("setlk", ino, fs.unlock(ino, range).await, reply) });
+            }
+            let Some(kind) = lock_kind(typ) else { return reply.error(Errno::EINVAL) };
+            let lock = FileLock { range, kind, pid };
+            if !sleep {
+                return self.spawn(req, [ino; 2], async move {
+                    replies.empty("setlk", ino, fs.lock(ino, fh.0, lock, None).await, reply);
+                });
+            }
+            // It waits for as long as the program wants to, and has no deadline.
+            let is_interrupted: IsInterrupted = Box::new(move || is_interrupted(thread));
+            self.begin(async move {
+                replies.empty("setlk", ino, fs.lock(ino, fh.0, lock, Some(is_interrupted)).await, reply);
+            });
+        });
+    }
+
     fn lseek(&self, req: &Request, ino: INodeNo, _fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
         self.guarded("lseek", || {
             let (fs, ino) = (self.fs.clone(), self.root.inward(ino));
@@ -674,6 +754,32 @@ impl Filesystem for Mount {
             let (fs, replies, ino) = (self.fs.clone(), self.replies(), self.root.inward(ino));
             self.spawn(req, [ino; 2], async move { replies.statistics(fs.statistics().await, reply) });
         });
+    }
+}
+
+/// The last byte that a lock can have, which stands for the end of the file.
+const LAST_BYTE: u64 = i64::MAX as u64;
+
+/// The range of a lock. Only one of the whole file may be by flock(2), which has locks of its own.
+fn lock_range(thread: u32, LockOwner(owner): LockOwner, first: u64, last: u64) -> LockRange {
+    let is_whole = first == 0 && last >= LAST_BYTE;
+    let space = if is_whole && is_in_flock(thread) { LockSpace::WholeFile } else { LockSpace::Ranges };
+    LockRange { owner, space, first, last }
+}
+
+/// `None` for what is no lock.
+fn lock_kind(kind: i32) -> Option<LockKind> {
+    match kind {
+        libc::F_RDLCK => Some(LockKind::Shared),
+        libc::F_WRLCK => Some(LockKind::Exclusive),
+        _ => None,
+    }
+}
+
+fn lock_type(kind: LockKind) -> i32 {
+    match kind {
+        LockKind::Shared => libc::F_RDLCK,
+        LockKind::Exclusive => libc::F_WRLCK,
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     mem::ManuallyDrop,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Weak},
     time::Duration,
 };
 
@@ -127,6 +127,7 @@ async fn connect(config: &Config, target: &Path) -> Result<(Connected, Events), 
     let space = SpaceReports::start(chunks);
     let space = Arc::new(move || space.clone().current().boxed());
     let fs = FileSystem::new(session.clone(), namespace, transfer, notices, space);
+    claim_leases(&session, &fs, write_back.as_ref());
     if let Some(write_back) = write_back {
         let weak = Arc::downgrade(&fs);
         write_back.on_refusal(move || weak.upgrade().iter().for_each(|fs| fs.forget_everything()));
@@ -173,9 +174,17 @@ fn namespace(
         return (Arc::new(session.clone()), None);
     }
     let write_back = WriteBack::start(Arc::new(session.clone()), urgency);
-    let weak = Arc::downgrade(&write_back);
-    session.claim_leases(move || weak.upgrade().map_or_else(Vec::new, |write_back| write_back.unlogged_inos()));
     (write_back.clone(), Some(write_back))
+}
+
+/// From a new leader the session claims the leases under which something was answered that only this mount knows.
+fn claim_leases(session: &Session, fs: &Arc<FileSystem>, write_back: Option<&Arc<WriteBack>>) {
+    let (fs, write_back) = (Arc::downgrade(fs), write_back.map(Arc::downgrade));
+    session.claim_leases(move || {
+        let unlogged = write_back.as_ref().and_then(Weak::upgrade).map(|write_back| write_back.unlogged_inos());
+        let locked = fs.upgrade().map(|fs| fs.alone_locked_inos());
+        unlogged.into_iter().chain(locked).flatten().collect()
+    });
 }
 
 /// The folder that becomes the root of the mount: the named one, or that to which this mount is bound.

@@ -14,6 +14,7 @@ mod fresh_names;
 mod identities;
 mod linearizability;
 mod local_user;
+mod locks;
 mod memory;
 mod operator;
 mod pool;

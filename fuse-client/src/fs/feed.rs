@@ -28,6 +28,7 @@ impl FileSystem {
             let receipt = Arc::new(self.namespace.event_receipt());
             match event {
                 SessionEvent::Feed(events, done) => {
+                    let events = self.take_granted_locks(events);
                     let inos: BTreeSet<Ino> = events.iter().map(FeedEvent::ino).collect();
                     self.namespace.leases_ended(&revoked(&events));
                     let gives_back = done.is_awaited() && !self.is_any_in_use(&inos);
@@ -35,12 +36,16 @@ impl FileSystem {
                         self.give_back(&inos, &done);
                     }
                     let keeps = !gives_back && events.iter().all(|event| matches!(event, FeedEvent::Wanted { .. }));
+                    if !keeps {
+                        self.recall_locks(&inos, &done);
+                    }
                     self.let_go(&inos, keeps, &done);
                     events.into_iter().for_each(|event| self.handle_event(event, &receipt, &done));
                 }
                 SessionEvent::Reset => {
                     self.namespace.forget_all();
                     self.forget_everything();
+                    self.restore_locks();
                     self.creations.note_event(None, &receipt);
                     // Any of them may have lost its last name meanwhile.
                     self.hold_at_namespace(self.opens.inos(), Some(receipt));
@@ -48,6 +53,16 @@ impl FileSystem {
             }
             self.namespace.note_handled();
         }
+    }
+
+    /// Wakes programs that have the locks that they wait for. Returns the other events.
+    fn take_granted_locks(&self, mut events: Vec<FeedEvent>) -> Vec<FeedEvent> {
+        events.retain(|event| {
+            let FeedEvent::LockGranted { ticket, .. } = event else { return true };
+            self.locks.wake(*ticket);
+            false
+        });
+        events
     }
 
     /// Keeps `done` until the changes that were made here before are logged.
@@ -96,6 +111,8 @@ impl FileSystem {
             FeedEvent::Revoked { ino } => self.forget_inode(ino, done),
             // What this mount has answered is being logged: see `let_go`.
             FeedEvent::Wanted { .. } => {}
+            // Its program was woken before.
+            FeedEvent::LockGranted { .. } => {}
         }
     }
 

@@ -18,6 +18,7 @@ mod holds;
 mod holes;
 mod kernel_memory;
 mod listing;
+mod locks;
 mod lookup;
 mod open_table;
 mod removed;
@@ -53,6 +54,7 @@ use self::{
     handle::OpenFile,
     handles::Handles,
     holds::HoldRequest,
+    locks::Locks,
     open_table::OpenTable,
     removed::RemovedDirectories,
 };
@@ -62,6 +64,7 @@ pub use self::{
     entries::{Caller, CreationMode, NewEntry},
     handle::OpenReply,
     holes::{FileRange, Sought},
+    locks::IsInterrupted,
     rename::EntryLocation,
     statfs::{SpaceSource, SpaceTotals, Statistics},
 };
@@ -84,6 +87,7 @@ pub struct FileSystem {
     handles: Handles,
     directories: Directories,
     removed: RemovedDirectories,
+    locks: Locks,
     notices: Notices,
     space: SpaceSource,
     holds: mpsc::UnboundedSender<HoldRequest>,
@@ -132,6 +136,7 @@ impl FileSystem {
             handles: Handles::default(),
             directories: Directories::default(),
             removed: RemovedDirectories::default(),
+            locks: Locks::default(),
             next_handle: AtomicU64::new(1),
             namespace,
             transfer,

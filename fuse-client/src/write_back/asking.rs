@@ -166,6 +166,7 @@ fn asked_about(query: &Query) -> Option<Ino> {
         | Query::OpenEntries { ino, .. }
         | Query::ReadLink { ino }
         | Query::Xattrs { ino }
+        | Query::Locks { ino }
         | Query::Open { ino }
         | Query::Extents { ino, .. } => Some(*ino),
         _ => None,

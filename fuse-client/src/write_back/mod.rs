@@ -164,6 +164,10 @@ impl WriteBack {
         if !has_an_order(&change) {
             return self.log.apply(change).await;
         }
+        if let Some(ino) = locked_inode(&change) {
+            self.wait_until_known(ino).await?;
+            return self.log.apply(change).await;
+        }
         loop {
             match self.route(&change) {
                 ChangeRoute::Answered(result) => return result,
@@ -174,6 +178,18 @@ impl WriteBack {
                 ChangeRoute::Loading(directory) => self.wait_loaded(directory).await?,
                 ChangeRoute::ThroughLeader(busy) => return self.through_leader(change, busy).await,
             }
+        }
+    }
+
+    /// Returns when the namespace knows of the inode what this mount has answered.
+    async fn wait_until_known(&self, ino: Ino) -> Result<(), FsError> {
+        let unlogged = {
+            let state = self.state.lock();
+            state.queue.has_unlogged(ino).then(|| state.queue.end())
+        };
+        match unlogged {
+            Some(end) => self.wait_logged(end).await,
+            None => Ok(()),
         }
     }
 
@@ -378,6 +394,17 @@ impl Drop for BusyInodes {
 
 fn not_in_time(what: &str) -> FsError {
     FsError::NoQuorum { detail: what.to_owned() }
+}
+
+/// The inode of a change that concerns its locks and nothing else.
+fn locked_inode(change: &Change) -> Option<Ino> {
+    match change {
+        Change::Lock { ino, .. }
+        | Change::Unlock { ino, .. }
+        | Change::CancelLock { ino, .. }
+        | Change::KeepLocks { ino, .. } => Some(*ino),
+        _ => None,
+    }
 }
 
 /// Whether the change has to come after those that were answered before it.

@@ -66,7 +66,7 @@ fn lists_are_enforced_for_users_and_seen_by_the_other_mount_at_once() {
     for round in 0..10 {
         let may_read = [1000, 1001].map(|uid| may(uid, "cat f >/dev/null", two));
         assert_eq!(may_read, [false, false], "{round}");
-        shell("setfacl -m u:1000:rw f", one);
+        shell("setfacl -m u:1000:rw f", one).ok();
         let may_read = [1000, 1001].map(|uid| may(uid, "cat f >/dev/null", two));
         assert_eq!(may_read, [true, false], "{round}");
         assert!(may(1000, "echo line >> f", two) && !may(1001, "echo line >> f", one));
@@ -91,7 +91,7 @@ fn archives_and_copies_keep_attributes_and_lists() {
         done
         echo same
     ";
-    assert_eq!(shell(script, &folder).stdout, "same\n");
+    assert_eq!(shell(script, &folder).ok(), "same\n");
 }
 
 /// The kernel leaves it to the mount to take the bits away.
@@ -120,6 +120,6 @@ fn attributes_survive_a_restart_of_the_ring() {
     cluster.kill(0);
     cluster.start_node(0);
     cluster.wait_ready(0);
-    let seen = shell("getfattr --only-values -n user.kept f; getfacl -n f", mount.path());
-    assert!(seen.stdout.starts_with("here") && seen.stdout.contains("user:1000:rwx"), "{}", seen.stdout);
+    let seen = shell("getfattr --only-values -n user.kept f; getfacl -n f", mount.path()).ok();
+    assert!(seen.starts_with("here") && seen.contains("user:1000:rwx"), "{seen}");
 }

@@ -1,0 +1,411 @@
+//! Locks of programs, which hold on all mounts.
+//!
+//! A mount that is alone with a file (it holds the file's lease alone, and nobody has a lock on it) decides by itself,
+//! and the namespace knows nothing of its locks. When another mount wants the file, this one first commits what was
+//! written under its locks and hands them over to the namespace, which decides from then on. A program that has to wait
+//! always waits at the namespace, which alone knows who waits for whom.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use chordfs_log::warn_limited;
+use chordfs_net::{session::EventAcknowledgement, tasks};
+use chordfs_tables::InodeLocks;
+use chordfs_types::{
+    chunk_api::Durability,
+    fs_error::FsError,
+    namespace::{Answer, Change, FileLock, HeldLock, Ino, LockRange, LockSpace, Query, Reply, SessionId},
+};
+use parking_lot::Mutex;
+use tokio::{sync::Notify, time::sleep};
+
+use super::{FileSystem, unexpected};
+
+/// How often a program that waits is asked whether it still wants to.
+const INTERRUPT_CHECK: Duration = Duration::from_millis(50);
+/// How many of these checks pass until the namespace is asked, too: its message may have been lost.
+const CHECKS_PER_QUESTION: u32 = 20;
+/// How long to wait before an unlocking is tried again that the namespace did not answer.
+const UNLOCK_PAUSE: Duration = Duration::from_secs(1);
+/// When more inodes are known, those without locks are forgotten.
+const MAX_INODES: usize = 1024;
+/// Stands for this mount among the holders of an inode's locks.
+const THIS_MOUNT: SessionId = SessionId(0);
+
+#[derive(Default)]
+pub(super) struct Locks {
+    inodes: Mutex<HashMap<Ino, Arc<LockedInode>>>,
+    /// Wakes programs that wait, by their tickets.
+    waiters: Mutex<HashMap<u64, Arc<Notify>>>,
+    tickets: AtomicU64,
+}
+
+/// An inode that programs of this mount have locked.
+#[derive(Default)]
+struct LockedInode {
+    /// Whoever holds it asks the namespace, one after the other.
+    gate: tokio::sync::Mutex<()>,
+    own: Mutex<OwnLocks>,
+    /// How often another mount wanted the inode.
+    recalls: AtomicU64,
+}
+
+#[derive(Default)]
+struct OwnLocks {
+    /// What programs of this mount hold.
+    held: InodeLocks,
+    /// This mount decides by itself, and the namespace does not know these locks.
+    is_alone: bool,
+    /// Through which handles locks were taken: they end with the handle.
+    handles: Vec<(u64, LockRange)>,
+}
+
+/// Whether a program that waits was interrupted by a signal.
+pub type IsInterrupted = Box<dyn Fn() -> bool + Send + Sync>;
+
+impl Locks {
+    fn of(&self, ino: Ino) -> Arc<LockedInode> {
+        let mut inodes = self.inodes.lock();
+        if inodes.len() >= MAX_INODES {
+            inodes.retain(|_, inode| Arc::strong_count(inode) > 1 || !inode.own.lock().held.is_empty());
+        }
+        inodes.entry(ino).or_default().clone()
+    }
+
+    fn known(&self, ino: Ino) -> Option<Arc<LockedInode>> {
+        self.inodes.lock().get(&ino).cloned()
+    }
+
+    fn all(&self) -> Vec<(Ino, Arc<LockedInode>)> {
+        self.inodes.lock().iter().map(|(ino, inode)| (*ino, inode.clone())).collect()
+    }
+
+    fn begin_wait(&self) -> Wait<'_> {
+        let ticket = self.tickets.fetch_add(1, Ordering::Relaxed) + 1;
+        let woken = Arc::<Notify>::default();
+        self.waiters.lock().insert(ticket, woken.clone());
+        Wait { locks: self, ticket, woken }
+    }
+
+    /// A program has the lock that it waits for.
+    pub(super) fn wake(&self, ticket: u64) {
+        if let Some(waiter) = self.waiters.lock().get(&ticket) {
+            waiter.notify_one();
+        }
+    }
+}
+
+/// A program that waits, until this is dropped.
+struct Wait<'a> {
+    locks: &'a Locks,
+    ticket: u64,
+    woken: Arc<Notify>,
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        self.locks.waiters.lock().remove(&self.ticket);
+    }
+}
+
+impl OwnLocks {
+    fn take(&mut self, handle: u64, lock: FileLock) {
+        self.held.set(of_this_mount(lock));
+        let range = whole(lock.range.owner, lock.range.space);
+        if !self.handles.contains(&(handle, range)) {
+            self.handles.push((handle, range));
+        }
+    }
+
+    fn drop_range(&mut self, range: &LockRange) {
+        self.held.unset(THIS_MOUNT, range);
+    }
+
+    fn has_any_of(&self, range: &LockRange) -> bool {
+        let is_of = |held: &HeldLock| (held.lock.range.owner, held.lock.range.space) == (range.owner, range.space);
+        self.held.held().iter().any(is_of)
+    }
+}
+
+impl FileSystem {
+    /// Gives a program a lock. With `wait` the program waits until it can have it, or is interrupted.
+    pub async fn lock(
+        &self,
+        ino: Ino,
+        handle: u64,
+        lock: FileLock,
+        wait: Option<IsInterrupted>,
+    ) -> Result<(), FsError> {
+        let inode = self.locks.of(ino);
+        let gate = inode.gate.lock().await;
+        if self.decides_alone(ino, &inode).await? {
+            let mut own = inode.own.lock();
+            if own.held.conflict(&of_this_mount(lock)).is_none() {
+                own.take(handle, lock);
+                return Ok(());
+            }
+            if wait.is_none() {
+                return Err(FsError::WouldBlock);
+            }
+        }
+        self.hand_over(ino, &inode).await?;
+        let waiting = wait.is_some().then(|| self.locks.begin_wait());
+        let ticket = waiting.as_ref().map(|waiting| waiting.ticket);
+        let is_queued = self.ask_for_lock(ino, lock, ticket).await?;
+        drop(gate);
+        if is_queued && let (Some(waiting), Some(is_interrupted)) = (waiting, wait) {
+            self.wait_for_lock(ino, lock, &waiting, &is_interrupted).await?;
+        }
+        inode.own.lock().take(handle, lock);
+        Ok(())
+    }
+
+    /// Takes from an owner what it holds of a range.
+    pub async fn unlock(&self, ino: Ino, range: LockRange) -> Result<(), FsError> {
+        let Some(inode) = self.locks.known(ino).filter(|inode| inode.own.lock().has_any_of(&range)) else {
+            return Ok(());
+        };
+        let _gate = inode.gate.lock().await;
+        if self.decides_alone(ino, &inode).await? {
+            inode.own.lock().drop_range(&range);
+            return Ok(());
+        }
+        let committed = self.commit_locked(ino).await;
+        self.hand_over(ino, &inode).await?;
+        inode.own.lock().drop_range(&range);
+        match self.namespace.apply(Change::Unlock { ino, range }).await {
+            Err(error) if error.is_unanswered() => self.unlock_later(ino, range),
+            // A file that is gone has no locks.
+            Ok(_) | Err(FsError::Stale { .. } | FsError::NoEntry) => {}
+            Err(error) => return Err(error),
+        }
+        committed
+    }
+
+    /// Whether an owner may hold locks on ranges, which end when it closes the file.
+    pub fn may_hold_locks(&self, ino: Ino, owner: u64) -> bool {
+        let range = whole(owner, LockSpace::Ranges);
+        self.locks.known(ino).is_some_and(|inode| inode.own.lock().has_any_of(&range))
+    }
+
+    /// Ends the locks of one that closes the file.
+    pub async fn unlock_closed(&self, ino: Ino, owner: u64) {
+        self.unlock_or_warn(ino, whole(owner, LockSpace::Ranges)).await;
+    }
+
+    /// What was locked through a handle that is released now.
+    pub fn locked_through(&self, ino: Ino, handle: u64) -> Vec<LockRange> {
+        let Some(inode) = self.locks.known(ino) else { return Vec::new() };
+        let mut own = inode.own.lock();
+        own.handles.extract_if(.., |(of, _)| *of == handle).map(|(_, range)| range).collect()
+    }
+
+    /// Ends locks of a handle that is released.
+    pub async fn unlock_released(&self, ino: Ino, ranges: Vec<LockRange>) {
+        for range in ranges {
+            self.unlock_or_warn(ino, range).await;
+        }
+    }
+
+    /// A lock that keeps a program from this one.
+    pub async fn conflicting_lock(&self, ino: Ino, lock: FileLock) -> Result<Option<FileLock>, FsError> {
+        let inode = self.locks.of(ino);
+        let _gate = inode.gate.lock().await;
+        let wanted = of_this_mount(lock);
+        if self.decides_alone(ino, &inode).await? {
+            return Ok(inode.own.lock().held.conflict(&wanted).map(|held| held.lock));
+        }
+        self.hand_over(ino, &inode).await?;
+        let mut all = InodeLocks::default();
+        let is_own = |held: &HeldLock| inode.own.lock().held.covers(&of_this_mount(held.lock));
+        for held in self.locks_at_namespace(ino).await? {
+            all.set(if is_own(&held) { of_this_mount(held.lock) } else { held });
+        }
+        Ok(all.conflict(&wanted).map(|held| held.lock))
+    }
+
+    /// Inodes whose locks only this mount knows. It claims their leases from a new leader.
+    pub fn alone_locked_inos(&self) -> Vec<Ino> {
+        let is_alone = |inode: &LockedInode| {
+            let own = inode.own.lock();
+            own.is_alone && !own.held.is_empty()
+        };
+        self.locks.all().into_iter().filter(|(_, inode)| is_alone(inode)).map(|(ino, _)| ino).collect()
+    }
+
+    /// Another mount wants the inodes: keeps `done` until the namespace has the locks on them.
+    pub(super) fn recall_locks(self: &Arc<Self>, inos: &BTreeSet<Ino>, done: &EventAcknowledgement) {
+        for (ino, inode) in inos.iter().filter_map(|ino| Some((*ino, self.locks.known(*ino)?))) {
+            inode.recalls.fetch_add(1, Ordering::AcqRel);
+            if !inode.own.lock().is_alone {
+                continue;
+            }
+            let (fs, done) = (self.clone(), done.clone());
+            tasks::spawn(async move {
+                let _gate = inode.gate.lock().await;
+                fs.give_locks_up(ino, &inode).await;
+                drop(done);
+            });
+        }
+    }
+
+    /// After the feed was interrupted: what this session held may have ended meanwhile.
+    pub(super) fn restore_locks(self: &Arc<Self>) {
+        for (ino, inode) in self.locks.all() {
+            inode.recalls.fetch_add(1, Ordering::AcqRel);
+            let fs = self.clone();
+            tasks::spawn(async move {
+                let _gate = inode.gate.lock().await;
+                inode.own.lock().is_alone = true;
+                fs.give_locks_up(ino, &inode).await;
+            });
+        }
+    }
+
+    async fn give_locks_up(&self, ino: Ino, inode: &LockedInode) {
+        // The next owner of a lock must see what was written under the last one.
+        let committed = self.commit_locked(ino).await;
+        if let Err(error) = committed.and(self.hand_over(ino, inode).await) {
+            warn_limited!(ino = ino.0, %error, "locks could not be handed over to the namespace");
+        }
+    }
+
+    /// Whether this mount is alone with the file, so that it may decide about locks. The caller holds the gate.
+    async fn decides_alone(&self, ino: Ino, inode: &LockedInode) -> Result<bool, FsError> {
+        let is_sole = || self.namespace.is_sole(ino) && !self.namespace.memory_usable_for().is_zero();
+        {
+            let own = inode.own.lock();
+            if own.is_alone || !own.held.is_empty() || !is_sole() {
+                return Ok(own.is_alone && is_sole());
+            }
+        }
+        let recalls = inode.recalls.load(Ordering::Acquire);
+        let is_free = self.locks_at_namespace(ino).await?.is_empty();
+        let is_alone = is_free && is_sole() && inode.recalls.load(Ordering::Acquire) == recalls;
+        inode.own.lock().is_alone = is_alone;
+        Ok(is_alone)
+    }
+
+    /// Tells the namespace what only this mount knows. The caller holds the gate.
+    async fn hand_over(&self, ino: Ino, inode: &LockedInode) -> Result<(), FsError> {
+        let locks: Vec<FileLock> = {
+            let mut own = inode.own.lock();
+            if !own.is_alone || own.held.is_empty() {
+                own.is_alone = false;
+                return Ok(());
+            }
+            own.held.held().iter().map(|held| held.lock).collect()
+        };
+        let refused = match self.namespace.apply(Change::KeepLocks { ino, locks }).await? {
+            Reply::LocksRefused { locks } => locks,
+            other => return Err(unexpected("handing locks over", &other)),
+        };
+        let mut own = inode.own.lock();
+        own.is_alone = false;
+        for lock in refused {
+            own.drop_range(&lock.range);
+            warn_limited!(
+                ino = ino.0,
+                pid = lock.pid,
+                "a program has lost a lock: this mount was silent for so long that another one got it"
+            );
+        }
+        Ok(())
+    }
+
+    /// Returns whether the lock has to be waited for.
+    async fn ask_for_lock(&self, ino: Ino, lock: FileLock, ticket: Option<u64>) -> Result<bool, FsError> {
+        match self.namespace.apply(Change::Lock { ino, lock, ticket }).await? {
+            Reply::Done => Ok(false),
+            Reply::LockQueued => Ok(true),
+            other => Err(unexpected("locking", &other)),
+        }
+    }
+
+    async fn wait_for_lock(
+        &self,
+        ino: Ino,
+        lock: FileLock,
+        waiting: &Wait<'_>,
+        is_interrupted: &IsInterrupted,
+    ) -> Result<(), FsError> {
+        let mut checks = 0;
+        loop {
+            let is_woken = tokio::select! {
+                () = waiting.woken.notified() => true,
+                () = sleep(INTERRUPT_CHECK) => false,
+            };
+            if is_interrupted() {
+                return self.cancel_lock(ino, waiting.ticket).await;
+            }
+            checks += 1;
+            if !is_woken && checks % CHECKS_PER_QUESTION != 0 {
+                continue;
+            }
+            match self.ask_for_lock(ino, lock, Some(waiting.ticket)).await {
+                Ok(false) => return Ok(()),
+                Ok(true) => {}
+                Err(error) if error.is_unanswered() => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Ends waiting, unless the lock came in this moment.
+    async fn cancel_lock(&self, ino: Ino, ticket: u64) -> Result<(), FsError> {
+        match self.namespace.apply(Change::CancelLock { ino, ticket }).await {
+            Ok(_) => Err(FsError::Interrupted),
+            Err(FsError::NoEntry) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn locks_at_namespace(&self, ino: Ino) -> Result<Vec<HeldLock>, FsError> {
+        match self.namespace.query(Query::Locks { ino }).await.map_err(|error| self.stale_if_gone(ino, error))? {
+            Answer::Locks(locks) => Ok(locks),
+            other => Err(unexpected("asking for locks", &other)),
+        }
+    }
+
+    /// Commits what was written to a locked file, if it is open here.
+    async fn commit_locked(&self, ino: Ino) -> Result<(), FsError> {
+        match self.opens.get(ino) {
+            Some(file) if file.has_uncommitted_writes() => self.commit(ino, Durability::Memory).await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn unlock_or_warn(&self, ino: Ino, range: LockRange) {
+        if let Err(error) = self.unlock(ino, range).await {
+            warn_limited!(ino = ino.0, %error, "a lock could not be ended");
+        }
+    }
+
+    /// Tries again until the namespace answers: the program has gone on.
+    fn unlock_later(&self, ino: Ino, range: LockRange) {
+        let namespace = self.namespace.clone();
+        tasks::spawn(async move {
+            loop {
+                sleep(UNLOCK_PAUSE).await;
+                match namespace.apply(Change::Unlock { ino, range }).await {
+                    Err(error) if error.is_unanswered() => {}
+                    _ => return,
+                }
+            }
+        });
+    }
+}
+
+fn of_this_mount(lock: FileLock) -> HeldLock {
+    HeldLock { session: THIS_MOUNT, lock }
+}
+
+fn whole(owner: u64, space: LockSpace) -> LockRange {
+    LockRange { owner, space, first: 0, last: u64::MAX }
+}

@@ -1,0 +1,68 @@
+//! What the kernel does not tell of a request for a lock, or fuser does not pass on: whether it was flock(2) that asked,
+//! and whether a signal has come for a program that waits. Both are read from /proc.
+
+use std::fs;
+
+use super::callers::ThreadId;
+
+/// The numbers of flock(2) for programs of this machine, and for programs of 32 bits on it.
+#[cfg(target_arch = "x86_64")]
+const FLOCK: [&str; 2] = ["73", "143"];
+#[cfg(not(target_arch = "x86_64"))]
+const FLOCK: [&str; 2] = ["32", "143"];
+/// The call of a thread is shown only while it sleeps, which it does as soon as its request is sent.
+const TRIES: usize = 100;
+
+/// Whether the thread is in flock(2). If that cannot be found out it counts as fcntl(2), as with NFS: the two kinds of
+/// locks then exclude each other.
+pub(super) fn is_in_flock(thread: ThreadId) -> bool {
+    for _ in 0..TRIES {
+        match fs::read_to_string(format!("/proc/{thread}/syscall")) {
+            Ok(call) if call.starts_with("running") => std::thread::yield_now(),
+            Ok(call) => return call.split_whitespace().next().is_some_and(|number| FLOCK.contains(&number)),
+            Err(_) => return false,
+        }
+    }
+    false
+}
+
+/// Whether a signal waits for the thread that it does not block. A thread that cannot be seen is not interrupted, and
+/// one that is gone is.
+pub(super) fn is_interrupted(thread: ThreadId) -> bool {
+    match fs::read_to_string(format!("/proc/{thread}/status")) {
+        Ok(status) => has_signal(&status),
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound && thread != 0,
+    }
+}
+
+fn has_signal(status: &str) -> bool {
+    let mask = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+    };
+    (mask("SigPnd") | mask("ShdPnd")) & !mask("SigBlk") != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_interrupts_unless_it_is_blocked() {
+        let status = |pending: &str, shared: &str, blocked: &str| {
+            format!("Name:\tcat\nSigPnd:\t{pending}\nShdPnd:\t{shared}\nSigBlk:\t{blocked}\nSigIgn:\t00\n")
+        };
+        assert!(!has_signal(&status("0000000000000000", "0000000000000000", "0000000000000000")));
+        assert!(has_signal(&status("0000000000000100", "0000000000000000", "0000000000000000")));
+        assert!(has_signal(&status("0000000000000000", "0000000000004000", "0000000000000000")));
+        assert!(!has_signal(&status("0000000000000000", "0000000000004000", "0000000000004000")));
+        assert!(!has_signal(""));
+    }
+
+    #[test]
+    fn this_thread_is_in_no_flock_and_not_interrupted() {
+        let thread = nix::unistd::gettid().as_raw() as ThreadId;
+        assert!(!is_in_flock(thread) && !is_interrupted(thread));
+        assert!(is_interrupted(u32::MAX >> 2));
+    }
+}
