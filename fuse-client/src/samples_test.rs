@@ -25,6 +25,7 @@ pub(crate) fn attr(ino: u64, change: u64) -> Attr {
         mtime: Time::default(),
         ctime: Time::default(),
         change,
+        holes: 0,
         flags: InodeFlags::default(),
         file: FileName::new("f").expect("a name"),
     }

@@ -39,6 +39,7 @@ impl Transaction<'_> {
         }
         let now = self.now;
         self.edit(file.ino, |inode| (inode.attr.size, inode.attr.mtime) = (truncate.size, now));
+        self.settle_holes(file);
         self.drop_set_id_if_squashed(file.ino);
         self.notify_inode(file.ino, true);
     }

@@ -53,6 +53,9 @@ impl Transaction<'_> {
         if let Some(next) = last.checked_add(1) {
             self.tables.split_extent(ino, next);
         }
+        // Looking at all of them is fast; taking them away is not.
+        let covered = self.tables.extents_from(ino, first).take_while(|extent| extent.first <= last);
+        self.gained -= covered.map(|extent| i64::from(extent.count)).sum::<i64>();
         let attr = &self.tables.inodes[&ino].attr;
         let (file, chunk_bytes) = (attr.file.clone(), attr.chunk_bytes);
         for FileSegment { place, first, last } in self.tables.move_to_empty_place(ino, range) {

@@ -165,6 +165,7 @@ impl Transaction<'_> {
             rdev: if is_device { node.rdev } else { 0 },
             size: node.target.len() as u64,
             chunk_bytes: if node.kind == FileKind::File { node.chunk_bytes } else { 0 },
+            holes: 0,
             atime: self.now,
             mtime: self.now,
             ctime: self.now,

@@ -4,6 +4,8 @@
 //! run by run, and the leader deletes them from the nodes; each stored chunk is current in at most one file and dead at
 //! most once.
 
+use std::sync::Arc;
+
 use chordfs_types::{
     chunk::{ChunkRun, Version},
     fs_error::FsError,
@@ -73,6 +75,7 @@ impl Transaction<'_> {
             inode.attr.size = inode.attr.size.max(commit.size_at_least);
             inode.attr.mtime = mtime;
         });
+        self.settle_holes(&before);
         self.apply_set(ino, &commit.set);
         self.drop_set_id_if_squashed(ino);
         self.notify_inode(ino, true);
@@ -85,15 +88,16 @@ impl Transaction<'_> {
         (first, count): (u32, u32),
         chunk_bytes: u32,
     ) -> Result<Reply, FsError> {
-        let file = self.tables.file(ino)?;
+        let before = self.tables.file(ino)?.clone();
         let hole = Extent { first, count, version: Version(0) };
         check_range(&hole)?;
-        if file.chunk_bytes != chunk_bytes {
+        if before.chunk_bytes != chunk_bytes {
             return Err(FsError::Stale { ino });
         }
         self.remove_chunks(ino, (first, hole.last()), None);
         let now = self.now;
         self.edit(ino, |inode| inode.attr.mtime = now);
+        self.settle_holes(&before);
         self.drop_set_id_if_squashed(ino);
         self.notify_inode(ino, true);
         Ok(Reply::Attr(self.tables.inodes[&ino].attr.clone()))
@@ -115,6 +119,7 @@ impl Transaction<'_> {
     /// Makes a run current in place of everything that it covers.
     pub(super) fn make_current(&mut self, ino: Ino, extent: Extent) {
         self.remove_chunks(ino, (extent.first, extent.last()), Some(extent.version));
+        self.gained += i64::from(extent.count);
         let extent = self.tables.joined(ino, extent);
         self.tables.insert_extent(ino, extent);
     }
@@ -138,12 +143,21 @@ impl Transaction<'_> {
             if let Some(right) = last.checked_add(1).and_then(|after| extent.part(after, u32::MAX)) {
                 self.tables.insert_extent(ino, right);
             }
-            if keep != Some(extent.version)
-                && let Some(piece) = extent.part(first, last)
-            {
+            let Some(piece) = extent.part(first, last) else { continue };
+            self.gained -= i64::from(piece.count);
+            if keep != Some(extent.version) {
                 self.add_dead_extent(ino, piece);
             }
         }
+    }
+
+    /// Notes how many chunks of a file are holes after its contents have changed.
+    pub(super) fn settle_holes(&mut self, before: &Attr) {
+        let gained = std::mem::take(&mut self.gained);
+        let inode = self.tables.inodes.get_mut(&before.ino).expect("the caller has changed it");
+        let attr = &mut Arc::make_mut(inode).attr;
+        let stored = chunks_of(before).saturating_sub(before.holes.into()).saturating_add_signed(gained);
+        attr.holes = chunks_of(attr).saturating_sub(stored) as u32;
     }
 
     fn add_dead_extent(&mut self, ino: Ino, Extent { first, count, version }: Extent) {
@@ -162,6 +176,21 @@ impl Transaction<'_> {
 }
 
 impl Tables {
+    /// Counts the holes of all files, for tables that were stored without.
+    pub fn count_holes(&mut self) {
+        let files: Vec<Ino> =
+            self.inodes.iter().filter(|(_, inode)| inode.attr.size > 0).map(|(ino, _)| *ino).collect();
+        for ino in files {
+            let stored: u64 = self.extents_from(ino, 1).map(|extent| u64::from(extent.count)).sum();
+            let chunks = chunks_of(&self.inodes[&ino].attr);
+            if chunks > stored
+                && let Some(inode) = self.inodes.get_mut(&ino)
+            {
+                Arc::make_mut(inode).attr.holes = (chunks - stored) as u32;
+            }
+        }
+    }
+
     /// Extents that end at or after chunk `from`, ascending.
     pub(super) fn extents_from(&self, ino: Ino, from: u32) -> impl Iterator<Item = Extent> {
         let segments = self.segments(ino, (from, u32::MAX));
@@ -354,6 +383,11 @@ impl Tables {
     fn space(&self, ino: Ino, count: u32) -> u64 {
         u64::from(count) * u64::from(self.inodes[&ino].attr.chunk_bytes)
     }
+}
+
+/// How many chunks the file has, holes included; 0 for other kinds.
+fn chunks_of(attr: &Attr) -> u64 {
+    if attr.chunk_bytes == 0 { 0 } else { attr.size.div_ceil(attr.chunk_bytes.into()) }
 }
 
 /// Refuses a size that a file of this chunk size cannot have.

@@ -122,6 +122,7 @@ impl<S: Clone + Into<SessionRecord>> From<TablesBeforeConfig<S>> for Tables {
             locks: OrdMap::new(),
         };
         tables.note_all_parents();
+        tables.count_holes();
         tables
     }
 }

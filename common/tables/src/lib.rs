@@ -226,6 +226,7 @@ impl Tables {
             removals_left: detached::STEP,
             is_part: false,
             is_squashed: squashed.is_some(),
+            gained: 0,
         };
         let reply = transaction.change(&op.change);
         let feed = transaction.feed;
@@ -385,6 +386,8 @@ struct Transaction<'a> {
     is_part: bool,
     /// Root has no power on the machine of the issuing session: see `squash`.
     is_squashed: bool,
+    /// How many chunks the file has more than before: each change concerns the contents of one file at most.
+    gained: i64,
 }
 
 impl Transaction<'_> {
@@ -515,6 +518,7 @@ fn root_attr() -> Attr {
         rdev: 0,
         size: 0,
         chunk_bytes: 0,
+        holes: 0,
         atime: Time::default(),
         mtime: Time::default(),
         ctime: Time::default(),

@@ -35,6 +35,7 @@ impl Tables {
             removals_left: STEP,
             is_part: true,
             is_squashed: false,
+            gained: 0,
         };
         transaction.change(change)
     }

@@ -86,11 +86,11 @@ impl Locks {
         self.inodes.lock().iter().map(|(ino, inode)| (*ino, inode.clone())).collect()
     }
 
-    fn begin_wait(&self) -> Wait<'_> {
+    fn begin_wait(&self) -> LockWait<'_> {
         let ticket = self.tickets.fetch_add(1, Ordering::Relaxed) + 1;
         let woken = Arc::<Notify>::default();
         self.waiters.lock().insert(ticket, woken.clone());
-        Wait { locks: self, ticket, woken }
+        LockWait { locks: self, ticket, woken }
     }
 
     /// A program has the lock that it waits for.
@@ -102,13 +102,13 @@ impl Locks {
 }
 
 /// A program that waits, until this is dropped.
-struct Wait<'a> {
+struct LockWait<'a> {
     locks: &'a Locks,
     ticket: u64,
     woken: Arc<Notify>,
 }
 
-impl Drop for Wait<'_> {
+impl Drop for LockWait<'_> {
     fn drop(&mut self) {
         self.locks.waiters.lock().remove(&self.ticket);
     }
@@ -157,7 +157,12 @@ impl FileSystem {
         self.hand_over(ino, &inode).await?;
         let waiting = wait.is_some().then(|| self.locks.begin_wait());
         let ticket = waiting.as_ref().map(|waiting| waiting.ticket);
-        let is_queued = self.ask_for_lock(ino, lock, ticket).await?;
+        let is_queued = self.ask_for_lock(ino, lock, ticket).await.inspect_err(|error| {
+            // It may have been given all the same, to a program that is told of an error.
+            if error.is_unanswered() && !inode.own.lock().has_any_of(&lock.range) {
+                self.unlock_later(ino, lock.range);
+            }
+        })?;
         drop(gate);
         if is_queued && let (Some(waiting), Some(is_interrupted)) = (waiting, wait) {
             self.wait_for_lock(ino, lock, &waiting, &is_interrupted).await?;
@@ -332,7 +337,7 @@ impl FileSystem {
         &self,
         ino: Ino,
         lock: FileLock,
-        waiting: &Wait<'_>,
+        waiting: &LockWait<'_>,
         is_interrupted: &IsInterrupted,
     ) -> Result<(), FsError> {
         let mut checks = 0;

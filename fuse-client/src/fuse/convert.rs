@@ -146,7 +146,7 @@ fn file_attr(attr: &Attr) -> FileAttr {
     FileAttr {
         ino: INodeNo(attr.ino.0),
         size: attr.size,
-        blocks: attr.size.div_ceil(SECTOR_BYTES),
+        blocks: attr.stored_bytes().div_ceil(SECTOR_BYTES),
         atime: to_system_time(attr.atime),
         mtime: to_system_time(attr.mtime),
         ctime: to_system_time(attr.ctime),
@@ -213,6 +213,8 @@ mod tests {
         let mut attr = sample::attr(5, 1);
         attr.size = 513;
         assert_eq!(file_attr(&attr).blocks, 2);
+        (attr.size, attr.holes) = (100_000, 20);
+        assert_eq!(file_attr(&attr).blocks, 5 * 8);
     }
 
     #[test]

@@ -117,6 +117,7 @@ impl FakeRing {
             mtime: Time::default(),
             ctime: Time::default(),
             change: 1,
+            holes: 0,
             flags: InodeFlags::default(),
             file: FileName::new("some/file").unwrap(),
         };

@@ -144,8 +144,8 @@ impl Mirror {
         let Some(known) = self.tables.known_attr(attr.ino).cloned() else { return };
         let mtime = if is_dated { known.mtime } else { known.mtime.max(attr.mtime) };
         let (ctime, change) = (known.ctime.max(attr.ctime), known.change.max(attr.change));
-        let (size, chunk_bytes) = (attr.size, attr.chunk_bytes);
-        self.tables.learn(Attr { size, chunk_bytes, mtime, ctime, change, ..known }, None);
+        let (size, chunk_bytes, holes) = (attr.size, attr.chunk_bytes, attr.holes);
+        self.tables.learn(Attr { size, chunk_bytes, holes, mtime, ctime, change, ..known }, None);
     }
 
     /// Notes that a change of the contents is under way. Returns what they will be after it, if that follows from what

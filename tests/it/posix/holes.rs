@@ -26,7 +26,7 @@ fn holes_are_made_and_found_as_on_a_local_disk() {
         head -c 100000 /dev/urandom > f; cp f whole; layout f
         fallocate -p -o 8192 -l 16384 f; layout f; fallocate -p -o 30000 -l 10000 f; layout f
         fallocate -p -o 90000 -l 1000000 f; layout f
-        cmp -n 8192 f whole; tail -c +24577 f | head -c 5423 | cmp - <(tail -c +24577 whole | head -c 5423)
+        cmp -n 8192 f whole; cmp -n 5423 -i 24576 f whole
         cmp -n 16384 -i 8192:0 f /dev/zero; cmp -n 10000 -i 30000:0 f /dev/zero; cmp -n 10000 -i 90000:0 f /dev/zero
         fallocate -p -o 10000 -l 100 f; layout f
         cp whole z; fallocate -z -o 98304 -l 20000 z; stat -c %s z; cmp -n 98304 z whole; cmp -i 98304:0 -n 20000 z /dev/zero

@@ -112,7 +112,10 @@ impl Model {
 
     /// Attributes with a counted link count, and without the change counter.
     pub(super) fn attr(&self, ino: Ino) -> Attr {
-        Attr { nlink: self.links(ino), change: 0, ..self.nodes[&ino].attr.clone() }
+        let node = &self.nodes[&ino];
+        let (chunks, attr) = (node.chunks.len() as u64, node.attr.clone());
+        let all = if attr.chunk_bytes == 0 { 0 } else { attr.size.div_ceil(attr.chunk_bytes.into()) };
+        Attr { nlink: self.links(ino), change: 0, holes: (all - chunks) as u32, ..attr }
     }
 
     pub(super) fn parent(&self, ino: Ino) -> Option<(Ino, &EntryName)> {

@@ -204,6 +204,8 @@ pub struct Attr {
     pub size: u64,
     /// 1 to `MAX_CHUNK_BYTES` for a file, 0 for all other kinds. Only a restart changes it.
     pub chunk_bytes: u32,
+    /// How many of a file's chunks are holes, and take no space.
+    pub holes: u32,
     /// Set at creation and by `SetAttr`; reading does not change it.
     pub atime: Time,
     /// The time of the last change of a file's contents or a directory's entries, unless `SetAttr` has set it.
@@ -230,8 +232,8 @@ pub struct InodeFlags {
 const HAS_XATTRS: u16 = 1 << 12;
 const HAS_ACL: u16 = 1 << 13;
 
-/// An [`Attr`] as it is encoded: the flags are in the bits that a mode does not use. Inodes that were encoded before
-/// there were flags have none of what they stand for.
+/// An [`Attr`] as it is encoded: the flags are in the bits that a mode does not use, and the holes of a file in the
+/// place of a device's number. Inodes that were encoded before there were flags have none of what they stand for.
 #[derive(Serialize, Deserialize)]
 struct EncodedAttr {
     ino: Ino,
@@ -240,7 +242,7 @@ struct EncodedAttr {
     nlink: u32,
     uid: u32,
     gid: u32,
-    rdev: u32,
+    rdev_or_holes: u32,
     size: u64,
     chunk_bytes: u32,
     atime: Time,
@@ -261,7 +263,7 @@ impl From<Attr> for EncodedAttr {
             nlink: attr.nlink,
             uid: attr.uid,
             gid: attr.gid,
-            rdev: attr.rdev,
+            rdev_or_holes: if attr.kind == FileKind::File { attr.holes } else { attr.rdev },
             size: attr.size,
             chunk_bytes: attr.chunk_bytes,
             atime: attr.atime,
@@ -276,6 +278,10 @@ impl From<Attr> for EncodedAttr {
 impl From<EncodedAttr> for Attr {
     fn from(encoded: EncodedAttr) -> Self {
         let has = |bit: u16| encoded.mode_and_flags & bit != 0;
+        let (rdev, holes) = match encoded.kind {
+            FileKind::File => (0, encoded.rdev_or_holes),
+            _ => (encoded.rdev_or_holes, 0),
+        };
         Self {
             ino: encoded.ino,
             kind: encoded.kind,
@@ -283,9 +289,10 @@ impl From<EncodedAttr> for Attr {
             nlink: encoded.nlink,
             uid: encoded.uid,
             gid: encoded.gid,
-            rdev: encoded.rdev,
+            rdev,
             size: encoded.size,
             chunk_bytes: encoded.chunk_bytes,
+            holes,
             atime: encoded.atime,
             mtime: encoded.mtime,
             ctime: encoded.ctime,
@@ -307,6 +314,17 @@ pub mod permission {
 }
 
 impl Attr {
+    /// The space that the contents take, in bytes.
+    pub fn stored_bytes(&self) -> u64 {
+        if self.kind != FileKind::File {
+            return self.size;
+        }
+        let chunk_bytes = u64::from(self.chunk_bytes.max(1));
+        let stored = self.size.div_ceil(chunk_bytes).saturating_sub(self.holes.into());
+        // The last chunk is stored as short as it is.
+        stored.saturating_mul(chunk_bytes).min(self.size)
+    }
+
     /// Whether some user who is not root and not in root's group has these permissions. A machine that acts for
     /// anybody but root can claim to act for that user.
     pub fn permits_without_root(&self, bits: u16) -> bool {

@@ -220,7 +220,10 @@ fn read_tables(format: u32, tables: &[u8]) -> Result<Tables, postcard::Error> {
         FORMAT_WITHOUT_DATA => postcard::from_bytes::<TablesOfFormat11>(tables).map(Tables::from),
         FORMAT_WITHOUT_IDENTITIES => postcard::from_bytes::<TablesOfFormat12>(tables).map(Tables::from),
         FORMAT_WITHOUT_PARENTS => postcard::from_bytes::<TablesOfFormat13>(tables).map(Tables::from),
-        FORMAT_WITHOUT_XATTRS => postcard::from_bytes(&with_no_xattrs_and_locks(tables)),
+        FORMAT_WITHOUT_XATTRS => postcard::from_bytes(&with_no_xattrs_and_locks(tables)).map(|mut tables: Tables| {
+            tables.count_holes();
+            tables
+        }),
         _ => postcard::from_bytes(tables),
     }
 }

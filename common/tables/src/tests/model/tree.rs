@@ -88,6 +88,7 @@ impl Model {
             },
             size: node.target.len() as u64,
             chunk_bytes: if node.kind == FileKind::File { node.chunk_bytes } else { 0 },
+            holes: 0,
             atime: now,
             mtime: now,
             ctime: now,
