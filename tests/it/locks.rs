@@ -202,7 +202,7 @@ fn programs_on_two_mounts_that_wait_for_each_other_are_told() {
 #[test]
 fn locks_outlive_the_leader_of_the_namespace() {
     let (mut cluster, one, two) = two_mounts();
-    // One that only its mount knows, and one that the namespace knows.
+    // The first is known to its mount alone, the second to the namespace.
     let alone = LockingProgram::hold(&one.join("alone"), "range:0:10");
     let known = LockingProgram::hold(&one.join("f"), "flock");
     assert_eq!(attempt(&two.join("f"), "flock"), "EAGAIN");

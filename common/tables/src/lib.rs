@@ -6,7 +6,7 @@
 //! cost of a few counters.
 //!
 //! There is one file per family of operations. The kernels check permissions (`default_permissions`), except for clients
-//! on whose machines root has no power (`squash`); `chordfs-namespace` elects the leader and delivers the operations.
+//! on whose machines root has no power (`squash`). `chordfs-namespace` elects the leader and delivers the operations.
 #![deny(clippy::disallowed_methods)]
 
 mod acl;

@@ -23,7 +23,7 @@ pub(crate) struct WaitingLock {
     pub(crate) wanted: HeldLock,
 }
 
-/// Somebody who holds locks: a session and one of its owners.
+/// A session and one of its owners.
 pub(crate) type LockHolder = (SessionId, u64);
 
 pub(crate) fn holder(held: &HeldLock) -> LockHolder {

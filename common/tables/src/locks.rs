@@ -138,7 +138,7 @@ impl Tables {
         false
     }
 
-    /// Who holds what this lock has to wait for.
+    /// The holders for which this lock has to wait.
     fn blockers(&self, ino: Ino, wanted: &HeldLock) -> Vec<LockHolder> {
         let alone = |held: &&HeldLock| {
             let mut one = InodeLocks::default();

@@ -100,7 +100,7 @@ impl SquashedView<'_> {
                 if commit.set.is_empty() { Ok(()) } else { self.check_set(*ino, &commit.set) }
             }
             Change::PunchHole { ino, .. } => self.require(*ino, WRITE, "write the file"),
-            // Whoever could not open the file locks nobody out.
+            // A user who could not open the file must not lock others out.
             Change::Lock { ino, .. } | Change::KeepLocks { ino, .. } => self.require_any(*ino, &[READ, WRITE, EXECUTE]),
             Change::Hold { ino } if !self.may_hold(*ino) => Err(refused(format!("keep the file {}", ino.0))),
             _ => Ok(()),

@@ -21,7 +21,8 @@ use super::{
 };
 
 const PERMISSIONS: u16 = 0o777;
-const SYSTEM: &[u8] = b"system.";
+/// Whatever is in none of these is unknown, apart from the lists.
+const NAMESPACES: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
 
 impl Transaction<'_> {
     pub(super) fn set_xattr(
@@ -40,7 +41,7 @@ impl Transaction<'_> {
         match name.as_bytes() {
             ACCESS_ACL => return self.set_access_acl(ino, name, value),
             DEFAULT_ACL => return self.set_default_acl(ino, name, value),
-            other if other.starts_with(SYSTEM) => {
+            other if !NAMESPACES.iter().any(|namespace| other.starts_with(namespace)) => {
                 return Err(FsError::Unsupported { what: format!("the extended attribute {name}") });
             }
             _ => {}

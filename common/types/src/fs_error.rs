@@ -116,7 +116,7 @@ pub enum FsError {
     /// Another program holds a lock on some of the bytes.
     #[error("the file is locked by another program")]
     WouldBlock,
-    /// Whoever holds the lock waits for one of this program.
+    /// The holder of the lock waits for one of this program.
     #[error("waiting for the lock would last for ever")]
     Deadlock,
     /// The limit is on each file.

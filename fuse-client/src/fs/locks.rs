@@ -49,7 +49,7 @@ pub(super) struct Locks {
 /// An inode that programs of this mount have locked.
 #[derive(Default)]
 struct LockedInode {
-    /// Whoever holds it asks the namespace, one after the other.
+    /// Held while the namespace is asked: requests about one inode go one after the other.
     gate: tokio::sync::Mutex<()>,
     own: Mutex<OwnLocks>,
     /// How often another mount wanted the inode.

@@ -1,5 +1,5 @@
-//! What the kernel does not tell of a request for a lock, or fuser does not pass on: whether it was flock(2) that asked,
-//! and whether a signal has come for a program that waits. Both are read from /proc.
+//! What fuser does not pass on of a request for a lock: whether it was flock(2) that asked, and whether a signal has
+//! come for a program that waits. Both are read from /proc.
 
 use std::fs;
 

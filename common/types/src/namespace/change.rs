@@ -308,7 +308,7 @@ pub enum Change {
     SetXattr {
         /// Its kind does not matter: which kinds may have which attributes is checked by the kernels.
         ino: Ino,
-        /// With its namespace; of `system.` only the access control lists are known.
+        /// In the namespace `user.`, `trusted.` or `security.`, or an access control list.
         name: XattrName,
         /// At most [`MAX_XATTR_VALUE_BYTES`](super::MAX_XATTR_VALUE_BYTES).
         value: Bytes,
@@ -344,7 +344,8 @@ pub enum Change {
         first: u32,
         /// At least 1; may reach beyond the end of the file.
         count: u32,
-        /// The chunk size for which the chunks were chosen: refused with `Stale` if the file was restarted with another.
+        /// The chunk size for which the chunks were chosen: refused with `Stale` if the file was restarted with another
+        /// one.
         chunk_bytes: u32,
     },
     /// Gives a lock to a program of the session, in place of what its owner holds of the range. Answered with `Done` if
