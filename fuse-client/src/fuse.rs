@@ -66,7 +66,7 @@ const EARLY_FAILURE: Duration = Duration::from_secs(1);
 /// What is asked of the kernel. Not FUSE_ASYNC_DIO: with it, a direct write by libaio completes without dropping the
 /// pages that a buffered reader has filled meanwhile, and they stay stale (xfstests generic/451; libfuse's own example
 /// has it too). Without it, direct requests of one call are sent one after the other.
-const WISHES: [InitFlags; 10] = [
+const WISHES: [InitFlags; 8] = [
     InitFlags::FUSE_ASYNC_READ,
     InitFlags::FUSE_PARALLEL_DIROPS,
     InitFlags::FUSE_DO_READDIRPLUS,
@@ -77,12 +77,12 @@ const WISHES: [InitFlags; 10] = [
     // kernel therefore leaves to us.
     InitFlags::FUSE_POSIX_ACL,
     InitFlags::FUSE_DONT_MASK,
-    // Locks hold on all mounts.
-    InitFlags::FUSE_POSIX_LOCKS,
-    InitFlags::FUSE_FLOCK_LOCKS,
     // Otherwise the kernel would ask for the attribute `security.capability` before every write.
     InitFlags::FUSE_HANDLE_KILLPRIV_V2,
 ];
+
+/// What is asked of the kernel so that locks hold on all mounts.
+const LOCK_WISHES: [InitFlags; 2] = [InitFlags::FUSE_POSIX_LOCKS, InitFlags::FUSE_FLOCK_LOCKS];
 
 pub struct Mount {
     fs: Arc<FileSystem>,
@@ -92,6 +92,8 @@ pub struct Mount {
     timeouts: KernelTimeouts,
     /// A system call fails after this long without an answer.
     deadline: Duration,
+    /// The kernel decides about locks by itself.
+    local_locks: bool,
     callers: Arc<Mutex<Callers>>,
     /// Signalled when the kernel has ended the mount.
     ended: Option<oneshot::Sender<()>>,
@@ -108,7 +110,13 @@ impl Mount {
         deadline: Duration,
     ) -> (Self, oneshot::Receiver<()>) {
         let (ended, end) = oneshot::channel();
-        (Self { fs, runtime, root, users, timeouts, deadline, callers: Arc::default(), ended: Some(ended) }, end)
+        let (local_locks, callers) = (false, Arc::default());
+        (Self { fs, runtime, root, users, timeouts, deadline, local_locks, callers, ended: Some(ended) }, end)
+    }
+
+    /// With `true` the locks of programs hold within this mount only.
+    pub fn with_local_locks(self, local_locks: bool) -> Self {
+        Self { local_locks, ..self }
     }
 
     /// Keeps a panic in a handler from ending the thread that serves the kernel.
@@ -177,8 +185,9 @@ impl Filesystem for Mount {
         if let Err(nearest) = config.set_max_background(MAX_BACKGROUND) {
             debug!("max_background {MAX_BACKGROUND} was refused; the nearest accepted value is {nearest}");
         }
-        for wish in WISHES {
-            if let Err(missing) = config.add_capabilities(wish) {
+        let lock_wishes = if self.local_locks { &[][..] } else { &LOCK_WISHES };
+        for wish in WISHES.iter().chain(lock_wishes) {
+            if let Err(missing) = config.add_capabilities(*wish) {
                 debug!("the kernel does not support {missing:?}; continuing without it");
             }
         }
@@ -700,11 +709,17 @@ impl Filesystem for Mount {
             let (fs, replies, ino, thread) = (self.fs.clone(), self.replies(), self.root.inward(ino), req.pid());
             let range = lock_range(thread, lock_owner, start, end);
             if typ == libc::F_UNLCK {
+                if fs.try_unlock(ino, range) {
+                    return reply.ok();
+                }
                 return self
                     .spawn_commit(async move { replies.empty("setlk", ino, fs.unlock(ino, range).await, reply) });
             }
             let Some(kind) = lock_kind(typ) else { return reply.error(Errno::EINVAL) };
             let lock = FileLock { range, kind, pid };
+            if fs.try_lock(ino, fh.0, lock) {
+                return reply.ok();
+            }
             if !sleep {
                 return self.spawn(req, [ino; 2], async move {
                     replies.empty("setlk", ino, fs.lock(ino, fh.0, lock, None).await, reply);

@@ -254,6 +254,7 @@ impl Connected {
         let (timeouts, deadline) = (config.options.timeouts, config.options.deadline);
         let users = LocalUsers { squashes_root: self.squashes_root };
         let (mount, ended) = Mount::new(self.fs.clone(), Handle::current(), self.root, users, timeouts, deadline);
+        let mount = mount.with_local_locks(config.options.local_locks);
         let (kernel_config, path) = (kernel_config(config, self.read_only), target.to_owned());
         let session = tokio::task::spawn_blocking(move || fuser::Session::new(mount, path, &kernel_config))
             .await

@@ -48,6 +48,8 @@ pub struct Options {
     pub deadline: Duration,
     pub timeouts: KernelTimeouts,
     pub shown: ShownOwner,
+    /// The kernel keeps the locks of programs to itself: other mounts know nothing of them.
+    pub local_locks: bool,
     /// A file with an invitation to the ring.
     pub invitation: Option<PathBuf>,
     pub log: Option<PathBuf>,
@@ -129,6 +131,7 @@ impl Default for Options {
             deadline: Duration::from_secs(30),
             timeouts: KernelTimeouts::default(),
             shown: ShownOwner::default(),
+            local_locks: false,
             invitation: None,
             log: None,
         }
@@ -179,6 +182,7 @@ Options for -o:
   uid=N gid=N         show this user and this group as the owner of every file, by their
                       numbers; what is stored stays, and new files belong to who makes them
   umask=OCTAL         show all permissions but these
+  local_locks         let locks of files hold within this mount only, which makes them faster
   invitation=FILE     file with an invitation, of which nobody else may read; SOURCE may be left out
   log=FILE            file to append the log to [none; stderr in the foreground]
   allow_other         let other users access the mount
@@ -293,6 +297,7 @@ impl Options {
             // mount(8): a user's mount implies noexec, nosuid and nodev, unless later options override them.
             "user" | "users" | "owner" | "group" => (flags.noexec, flags.suid, flags.dev) = (true, false, false),
             "allow_other" => self.allow_other = true,
+            "local_locks" => self.local_locks = true,
             _ => return false,
         }
         true

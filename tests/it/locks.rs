@@ -184,6 +184,15 @@ fn a_signal_ends_waiting_and_nothing_is_left_of_it() {
 }
 
 #[test]
+fn with_local_locks_a_mount_keeps_them_to_itself() {
+    let cluster = Cluster::start(1);
+    let (one, two) = (TempMount::with_options(&cluster, &["local_locks"]), TempMount::new(&cluster));
+    let held = LockingProgram::hold(&one.join("f"), "flock");
+    assert_eq!([&one, &two].map(|mount| attempt(&mount.join("f"), "flock")), ["EAGAIN", "got"]);
+    held.end();
+}
+
+#[test]
 fn programs_on_two_mounts_that_wait_for_each_other_are_told() {
     let (_cluster, one, two) = two_mounts();
     let (mut first, mut second) =

@@ -5,8 +5,9 @@
 //! first and mutates afterwards. The tables share their structure with their clones, so a clone is a snapshot at the
 //! cost of a few counters.
 //!
-//! There is one file per family of operations. The kernels check permissions (`default_permissions`), except for clients
-//! on whose machines root has no power (`squash`). `chordfs-namespace` elects the leader and delivers the operations.
+//! There is one file per family of operations. The kernels check permissions (`default_permissions`), except for
+//! clients on whose machines root has no power (`squash`). `chordfs-namespace` elects the leader and delivers the
+//! operations.
 #![deny(clippy::disallowed_methods)]
 
 mod acl;

@@ -134,6 +134,28 @@ impl OwnLocks {
 }
 
 impl FileSystem {
+    /// Gives a program a lock if this mount decides alone, and nothing conflicts with it. Otherwise [`Self::lock`]
+    /// does.
+    pub fn try_lock(&self, ino: Ino, handle: u64, lock: FileLock) -> bool {
+        let is_given = |own: &mut OwnLocks| {
+            let is_free = own.held.conflict(&of_this_mount(lock)).is_none();
+            if is_free {
+                own.take(handle, lock);
+            }
+            is_free
+        };
+        self.locks.known(ino).is_some_and(|inode| self.decide_at_once(ino, &inode, is_given))
+    }
+
+    /// Takes from an owner what it holds of a range, if this mount decides alone. Otherwise [`Self::unlock`] does.
+    pub fn try_unlock(&self, ino: Ino, range: LockRange) -> bool {
+        let Some(inode) = self.locks.known(ino) else { return true };
+        self.decide_at_once(ino, &inode, |own| {
+            own.drop_range(&range);
+            true
+        })
+    }
+
     /// Gives a program a lock. With `wait` the program waits until it can have it, or is interrupted.
     pub async fn lock(
         &self,
@@ -295,6 +317,14 @@ impl FileSystem {
         let is_alone = is_free && is_sole() && inode.recalls.load(Ordering::Acquire) == recalls;
         inode.own.lock().is_alone = is_alone;
         Ok(is_alone)
+    }
+
+    /// Whether `decide` has decided, which it does only if this mount decides alone.
+    fn decide_at_once(&self, ino: Ino, inode: &LockedInode, decide: impl FnOnce(&mut OwnLocks) -> bool) -> bool {
+        let Ok(_gate) = inode.gate.try_lock() else { return false };
+        let mut own = inode.own.lock();
+        let is_usable = own.is_alone && self.namespace.is_sole(ino) && !self.namespace.memory_usable_for().is_zero();
+        is_usable && decide(&mut own)
     }
 
     /// Tells the namespace what only this mount knows. The caller holds the gate.

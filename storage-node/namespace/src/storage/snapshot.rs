@@ -4,10 +4,10 @@
 //! magic "CFrs" | format u32 | length n of the meta u32 | meta, n bytes | tables | CRC32C of all before u32
 //! ```
 //! Meta and tables are postcard, numbers little-endian. Formats 7 to 14 are read too: format 14 has no extended
-//! attributes and no locks, in format 13 only directories know their parents, format 12 has no identities, in format 11
-//! no chunk's data is logged, in format 10 sessions have no inode numbers, in format 9 they also do not say whether they
-//! may hold leases, in format 8 the tables also lack the size of the pool and some of its settings, and in format 7 the
-//! whole configuration of the ring and the operators' tokens.
+//! attributes and no locks, in format 13 only directories know their parents, format 12 has no identities, in format
+//! 11 no chunk's data is logged, in format 10 sessions have no inode numbers, in format 9 they also do not say whether
+//! they may hold leases, in format 8 the tables also lack the size of the pool and some of its settings, and in format
+//! 7 the whole configuration of the ring and the operators' tokens.
 //!
 //! A new snapshot is written beside the old one and renamed over it when it is durable, so there is always a complete
 //! one. A reader of the old one keeps its open file.
