@@ -7,8 +7,10 @@ use std::collections::VecDeque;
 use chordfs_types::namespace::{HeldLock, LockKind, LockRange, SessionId};
 use serde::{Deserialize, Serialize};
 
-/// The most locks on one inode, those that are waited for included.
-pub(crate) const MAX_LOCKS_OF_INODE: usize = 16_384;
+/// The most locks that are held on one inode.
+pub(crate) const MAX_HELD: usize = 2048;
+/// The most locks that are waited for on one inode: each time one is ended all of these are looked at.
+pub(crate) const MAX_WAITING: usize = 1024;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct InodeLocks {
@@ -43,8 +45,8 @@ impl InodeLocks {
         self.waiting.iter()
     }
 
-    pub(crate) fn count(&self) -> usize {
-        self.held.len() + self.waiting.len()
+    pub(crate) fn is_full(&self) -> bool {
+        self.held.len() >= MAX_HELD || self.waiting.len() >= MAX_WAITING
     }
 
     /// A lock that keeps somebody else from this one.
@@ -60,11 +62,22 @@ impl InodeLocks {
         self.held.iter().any(|held| is_same_kind(held, wanted) && held.lock.kind == kind && covers(held))
     }
 
-    /// Whether the lock would overtake somebody who waits for longer. One who holds something already overtakes
-    /// everybody: those who wait may wait for that.
+    /// Whether the lock would overtake somebody who waits for longer.
     pub(crate) fn overtakes(&self, wanted: &HeldLock) -> bool {
-        let holds_something = self.held.iter().any(|held| holder(held) == holder(wanted));
-        !holds_something && self.waiting.iter().any(|waiting| conflicts(&waiting.wanted, wanted))
+        self.has_to_queue(wanted) && self.waiting.iter().any(|waiting| conflicts(&waiting.wanted, wanted))
+    }
+
+    /// An owner who holds something already overtakes everybody: those who wait may wait for that.
+    fn has_to_queue(&self, wanted: &HeldLock) -> bool {
+        !self.held.iter().any(|held| holder(held) == holder(wanted))
+    }
+
+    /// Everybody for whom this lock has to wait, or waits already.
+    pub(crate) fn blockers(&self, wanted: &HeldLock) -> Vec<LockHolder> {
+        let held = self.held.iter().filter(|held| conflicts(held, wanted)).map(holder);
+        let earlier = self.waiting.iter().map(|waiting| &waiting.wanted).take_while(|earlier| *earlier != wanted);
+        let earlier = earlier.filter(|earlier| self.has_to_queue(wanted) && conflicts(earlier, wanted)).map(holder);
+        held.chain(earlier).collect()
     }
 
     /// Gives a lock, in place of what its owner holds of the range.
@@ -85,17 +98,17 @@ impl InodeLocks {
 
     /// Takes away what the owner holds of the range.
     pub fn unset(&mut self, session: SessionId, range: &LockRange) {
-        let mut left = Vec::with_capacity(self.held.len() + 1);
-        for held in self.held.drain(..) {
+        let mut parts = Vec::new();
+        self.held.retain(|held| {
             let own = held.lock.range;
-            if (held.session, own.owner, own.space) != (session, range.owner, range.space) || !overlap(&own, range) {
-                left.push(held);
-                continue;
+            let is_concerned = (held.session, own.owner, own.space) == (session, range.owner, range.space);
+            if !is_concerned || !overlap(&own, range) {
+                return true;
             }
             let mut keep = |first: u64, last: u64| {
-                let mut part = held;
+                let mut part = *held;
                 (part.lock.range.first, part.lock.range.last) = (first, last);
-                left.push(part);
+                parts.push(part);
             };
             if own.first < range.first {
                 keep(own.first, range.first - 1);
@@ -103,8 +116,9 @@ impl InodeLocks {
             if own.last > range.last {
                 keep(range.last + 1, own.last);
             }
-        }
-        self.held = left;
+            false
+        });
+        self.held.extend(parts);
     }
 
     pub(crate) fn wait(&mut self, waiting: WaitingLock) {
@@ -128,10 +142,14 @@ impl InodeLocks {
     /// Gives those who wait what they can get now, in their order. Nobody overtakes somebody who wants the same.
     pub(crate) fn promote(&mut self) -> Vec<(SessionId, u64)> {
         let (mut granted, mut still) = (Vec::new(), VecDeque::new());
+        if self.waiting.is_empty() {
+            return granted;
+        }
         for waiting in std::mem::take(&mut self.waiting) {
             let WaitingLock { ticket, wanted } = waiting;
-            let waits_for_earlier = still.iter().any(|earlier: &WaitingLock| conflicts(&earlier.wanted, &wanted));
-            if waits_for_earlier || self.conflict(&wanted).is_some() {
+            let is_queued = self.has_to_queue(&wanted)
+                && still.iter().any(|earlier: &WaitingLock| conflicts(&earlier.wanted, &wanted));
+            if is_queued || self.conflict(&wanted).is_some() {
                 still.push_back(waiting);
             } else {
                 self.set(wanted);

@@ -1,6 +1,9 @@
 //! Locks on files: granting, waiting, and deadlocks. Locks end with the session of their mount.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use chordfs_types::{
     fs_error::FsError,
@@ -9,7 +12,7 @@ use chordfs_types::{
 
 use super::{
     Tables, Transaction, invalid,
-    lock_set::{InodeLocks, LockHolder, MAX_LOCKS_OF_INODE, WaitingLock, holder},
+    lock_set::{InodeLocks, LockHolder, MAX_HELD, WaitingLock, holder},
     work,
 };
 
@@ -26,7 +29,7 @@ impl Transaction<'_> {
         if locks.covers(&wanted) {
             return Ok(Reply::Done);
         }
-        if locks.count() >= MAX_LOCKS_OF_INODE {
+        if locks.is_full() {
             return Err(FsError::NoLocks);
         }
         let is_free = locks.conflict(&wanted).is_none();
@@ -39,7 +42,13 @@ impl Transaction<'_> {
             None => Err(FsError::WouldBlock),
             Some(_) if self.tables.closes_circle(ino, &wanted) => Err(FsError::Deadlock),
             Some(ticket) => {
-                self.change_locks(ino, |locks| locks.wait(WaitingLock { ticket, wanted }));
+                self.change_locks(ino, |locks| {
+                    // As flock(2) says: otherwise two that want more would wait for each other.
+                    if lock.range.space == LockSpace::WholeFile {
+                        locks.unset(session, &lock.range);
+                    }
+                    locks.wait(WaitingLock { ticket, wanted });
+                });
                 Ok(Reply::LockQueued)
             }
         }
@@ -69,7 +78,7 @@ impl Transaction<'_> {
         self.tables.inode(ino)?;
         locks.iter().try_for_each(|lock| check_range(&lock.range))?;
         let held = self.tables.locks_of(ino);
-        if locks.len() > MAX_LOCKS || held.count() + locks.len() > MAX_LOCKS_OF_INODE {
+        if locks.len() > MAX_LOCKS || held.held().len() + locks.len() > MAX_HELD {
             return Err(FsError::NoLocks);
         }
         let is_refused = |lock: &FileLock| held.conflict(&HeldLock { session, lock: *lock }).is_some();
@@ -125,32 +134,24 @@ impl Tables {
         if wanted.lock.range.space != LockSpace::Ranges {
             return false;
         }
+        let mut waits: HashMap<LockHolder, Vec<(&InodeLocks, HeldLock)>> = HashMap::new();
+        for locks in self.locks.values() {
+            for waiting in locks.waiting() {
+                waits.entry(holder(&waiting.wanted)).or_default().push((locks, waiting.wanted));
+            }
+        }
         let mut known: HashSet<LockHolder> = HashSet::new();
-        let mut blockers: Vec<LockHolder> = self.blockers(ino, wanted);
+        let mut blockers = self.locks.get(&ino).map(|locks| locks.blockers(wanted)).unwrap_or_default();
         while let Some(blocker) = blockers.pop() {
             if blocker == holder(wanted) {
                 return true;
             }
             if known.insert(blocker) {
-                blockers.extend(self.waits_of(blocker).flat_map(|(ino, waiting)| self.blockers(ino, &waiting)));
+                let of_blocker = waits.get(&blocker).into_iter().flatten();
+                blockers.extend(of_blocker.flat_map(|(locks, waiting)| locks.blockers(waiting)));
             }
         }
         false
-    }
-
-    /// The holders for which this lock has to wait.
-    fn blockers(&self, ino: Ino, wanted: &HeldLock) -> Vec<LockHolder> {
-        let alone = |held: &&HeldLock| {
-            let mut one = InodeLocks::default();
-            one.set(**held);
-            one.conflict(wanted).is_some()
-        };
-        self.locks.get(&ino).into_iter().flat_map(|locks| locks.held()).filter(alone).map(holder).collect()
-    }
-
-    fn waits_of(&self, who: LockHolder) -> impl Iterator<Item = (Ino, HeldLock)> + '_ {
-        let all = self.locks.iter().flat_map(|(ino, locks)| locks.waiting().map(|waiting| (*ino, waiting.wanted)));
-        all.filter(move |(_, wanted)| holder(wanted) == who)
     }
 }
 

@@ -154,11 +154,6 @@ impl MetaCache {
         }
     }
 
-    /// Removes the extended attributes of `ino`, which a change by this mount has changed.
-    pub fn drop_xattrs(&self, ino: Ino) {
-        self.inner.lock().xattrs.remove(ino);
-    }
-
     /// The directory in which the inode was seen last, which may have changed since.
     pub fn parent_hint(&self, ino: Ino) -> Option<Ino> {
         self.inner.lock().attributes.parent_hint(ino)
@@ -225,6 +220,10 @@ impl MetaCache {
         let mut inner = self.inner.lock();
         self.own.fetch_add(1, Ordering::AcqRel);
         inner.contents.remove(attr.ino);
+        if attr.flags.has_xattrs {
+            // A change of the mode changes the list, and no event tells of this mount's own changes.
+            inner.xattrs.remove(attr.ino);
+        }
         if self.is_undisturbed(stamp) {
             inner.attributes.put_newer(attr.clone());
         } else {

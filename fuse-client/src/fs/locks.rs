@@ -20,10 +20,16 @@ use chordfs_tables::InodeLocks;
 use chordfs_types::{
     chunk_api::Durability,
     fs_error::FsError,
-    namespace::{Answer, Change, FileLock, HeldLock, Ino, LockRange, LockSpace, Query, Reply, SessionId},
+    namespace::{
+        Answer, Change, FileLock, HeldLock, Ino, LEASE, LockKind, LockRange, LockSpace, MAX_LOCKS, Query, Reply,
+        SessionId,
+    },
 };
 use parking_lot::Mutex;
-use tokio::{sync::Notify, time::sleep};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep},
+};
 
 use super::{FileSystem, unexpected};
 
@@ -31,8 +37,8 @@ use super::{FileSystem, unexpected};
 const INTERRUPT_CHECK: Duration = Duration::from_millis(50);
 /// How many of these checks pass until the namespace is asked, too: its message may have been lost.
 const CHECKS_PER_QUESTION: u32 = 20;
-/// How long to wait before an unlocking is tried again that the namespace did not answer.
-const UNLOCK_PAUSE: Duration = Duration::from_secs(1);
+/// How long to wait before something is tried again that the namespace did not answer.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// When more inodes are known, those without locks are forgotten.
 const MAX_INODES: usize = 1024;
 /// Stands for this mount among the holders of an inode's locks.
@@ -70,10 +76,11 @@ struct OwnLocks {
 pub type IsInterrupted = Box<dyn Fn() -> bool + Send + Sync>;
 
 impl Locks {
-    fn of(&self, ino: Ino) -> Arc<LockedInode> {
+    /// `is_open`: what was written under a lock may not be committed yet.
+    fn of(&self, ino: Ino, is_open: impl Fn(Ino) -> bool) -> Arc<LockedInode> {
         let mut inodes = self.inodes.lock();
         if inodes.len() >= MAX_INODES {
-            inodes.retain(|_, inode| Arc::strong_count(inode) > 1 || !inode.own.lock().held.is_empty());
+            inodes.retain(|ino, inode| Arc::strong_count(inode) > 1 || inode.own.lock().is_needed() || is_open(*ino));
         }
         inodes.entry(ino).or_default().clone()
     }
@@ -115,16 +122,34 @@ impl Drop for LockWait<'_> {
 }
 
 impl OwnLocks {
+    /// The locks of an owner end with the handle that it used last: an earlier one may be released later.
     fn take(&mut self, handle: u64, lock: FileLock) {
         self.held.set(of_this_mount(lock));
         let range = whole(lock.range.owner, lock.range.space);
-        if !self.handles.contains(&(handle, range)) {
-            self.handles.push((handle, range));
-        }
+        self.handles.retain(|(_, of)| *of != range);
+        self.handles.push((handle, range));
     }
 
     fn drop_range(&mut self, range: &LockRange) {
         self.held.unset(THIS_MOUNT, range);
+        if !self.has_any_of(range) {
+            let ended = whole(range.owner, range.space);
+            self.handles.retain(|(_, of)| *of != ended);
+        }
+    }
+
+    fn is_needed(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// The parts of a range that its owner does not hold.
+    fn not_held(&self, range: &LockRange) -> Vec<LockRange> {
+        let mut left = InodeLocks::default();
+        left.set(of_this_mount(FileLock { range: *range, kind: LockKind::Exclusive, pid: 0 }));
+        for held in self.held.held() {
+            left.unset(THIS_MOUNT, &held.lock.range);
+        }
+        left.held().iter().map(|held| held.lock.range).collect()
     }
 
     fn has_any_of(&self, range: &LockRange) -> bool {
@@ -138,7 +163,7 @@ impl FileSystem {
     /// does.
     pub fn try_lock(&self, ino: Ino, handle: u64, lock: FileLock) -> bool {
         let is_given = |own: &mut OwnLocks| {
-            let is_free = own.held.conflict(&of_this_mount(lock)).is_none();
+            let is_free = own.held.held().len() < MAX_LOCKS && own.held.conflict(&of_this_mount(lock)).is_none();
             if is_free {
                 own.take(handle, lock);
             }
@@ -164,10 +189,13 @@ impl FileSystem {
         lock: FileLock,
         wait: Option<IsInterrupted>,
     ) -> Result<(), FsError> {
-        let inode = self.locks.of(ino);
+        let inode = self.locked_inode(ino);
         let gate = inode.gate.lock().await;
         if self.decides_alone(ino, &inode).await? {
             let mut own = inode.own.lock();
+            if own.held.held().len() >= MAX_LOCKS {
+                return Err(FsError::NoLocks);
+            }
             if own.held.conflict(&of_this_mount(lock)).is_none() {
                 own.take(handle, lock);
                 return Ok(());
@@ -179,15 +207,16 @@ impl FileSystem {
         self.hand_over(ino, &inode).await?;
         let waiting = wait.is_some().then(|| self.locks.begin_wait());
         let ticket = waiting.as_ref().map(|waiting| waiting.ticket);
-        let is_queued = self.ask_for_lock(ino, lock, ticket).await.inspect_err(|error| {
-            // It may have been given all the same, to a program that is told of an error.
-            if error.is_unanswered() && !inode.own.lock().has_any_of(&lock.range) {
-                self.unlock_later(ino, lock.range);
-            }
-        })?;
+        let asked = self.ask_for_lock(ino, lock, ticket).await;
+        let is_queued = asked.inspect_err(|error| self.give_up_later(error, ino, &inode, lock.range, ticket))?;
+        if is_queued && lock.range.space == LockSpace::WholeFile {
+            // flock(2) gives the former lock up.
+            inode.own.lock().drop_range(&lock.range);
+        }
         drop(gate);
         if is_queued && let (Some(waiting), Some(is_interrupted)) = (waiting, wait) {
-            self.wait_for_lock(ino, lock, &waiting, &is_interrupted).await?;
+            let waited = self.wait_for_lock(ino, lock, &waiting, &is_interrupted).await;
+            waited.inspect_err(|error| self.give_up_later(error, ino, &inode, lock.range, ticket))?;
         }
         inode.own.lock().take(handle, lock);
         Ok(())
@@ -204,14 +233,21 @@ impl FileSystem {
             return Ok(());
         }
         let committed = self.commit_locked(ino).await;
-        self.hand_over(ino, &inode).await?;
+        // First: what is handed over must not contain it, however that ends.
         inode.own.lock().drop_range(&range);
-        match self.namespace.apply(Change::Unlock { ino, range }).await {
-            Err(error) if error.is_unanswered() => self.unlock_later(ino, range),
+        let ended = match self.hand_over(ino, &inode).await {
+            Ok(()) => self.namespace.apply(Change::Unlock { ino, range }).await.map(drop),
+            Err(error) => Err(error),
+        };
+        ended.or_else(|error| match error {
             // A file that is gone has no locks.
-            Ok(_) | Err(FsError::Stale { .. } | FsError::NoEntry) => {}
-            Err(error) => return Err(error),
-        }
+            FsError::Stale { .. } | FsError::NoEntry => Ok(()),
+            error if error.is_unanswered() => {
+                self.give_up_later(&error, ino, &inode, range, None);
+                Ok(())
+            }
+            error => Err(error),
+        })?;
         committed
     }
 
@@ -242,7 +278,7 @@ impl FileSystem {
 
     /// A lock that keeps a program from this one.
     pub async fn conflicting_lock(&self, ino: Ino, lock: FileLock) -> Result<Option<FileLock>, FsError> {
-        let inode = self.locks.of(ino);
+        let inode = self.locked_inode(ino);
         let _gate = inode.gate.lock().await;
         let wanted = of_this_mount(lock);
         if self.decides_alone(ino, &inode).await? {
@@ -295,12 +331,20 @@ impl FileSystem {
         }
     }
 
+    /// Tries again for as long as the lease may last: until then nobody else is given the locks.
     async fn give_locks_up(&self, ino: Ino, inode: &LockedInode) {
-        // The next owner of a lock must see what was written under the last one.
-        let committed = self.commit_locked(ino).await;
-        if let Err(error) = committed.and(self.hand_over(ino, inode).await) {
+        let end = Instant::now() + LEASE;
+        while let Err(error) = self.hand_over(ino, inode).await {
             warn_limited!(ino = ino.0, %error, "locks could not be handed over to the namespace");
+            if Instant::now() >= end {
+                return;
+            }
+            sleep(RETRY_PAUSE).await;
         }
+    }
+
+    fn locked_inode(&self, ino: Ino) -> Arc<LockedInode> {
+        self.locks.of(ino, |ino| self.opens.is_open(ino))
     }
 
     /// Whether this mount is alone with the file, so that it may decide about locks. The caller holds the gate.
@@ -314,9 +358,10 @@ impl FileSystem {
         }
         let recalls = inode.recalls.load(Ordering::Acquire);
         let is_free = self.locks_at_namespace(ino).await?.is_empty();
-        let is_alone = is_free && is_sole() && inode.recalls.load(Ordering::Acquire) == recalls;
-        inode.own.lock().is_alone = is_alone;
-        Ok(is_alone)
+        // A recall is counted before it looks, so one of both sees the other.
+        let mut own = inode.own.lock();
+        own.is_alone = is_free && is_sole() && inode.recalls.load(Ordering::Acquire) == recalls;
+        Ok(own.is_alone)
     }
 
     /// Whether `decide` has decided, which it does only if this mount decides alone.
@@ -329,9 +374,14 @@ impl FileSystem {
 
     /// Tells the namespace what only this mount knows. The caller holds the gate.
     async fn hand_over(&self, ino: Ino, inode: &LockedInode) -> Result<(), FsError> {
+        if !inode.own.lock().is_alone {
+            return Ok(());
+        }
+        // The next owner of a lock must see what was written under the last one.
+        self.commit_locked(ino).await?;
         let locks: Vec<FileLock> = {
             let mut own = inode.own.lock();
-            if !own.is_alone || own.held.is_empty() {
+            if own.held.is_empty() {
                 own.is_alone = false;
                 return Ok(());
             }
@@ -377,7 +427,7 @@ impl FileSystem {
                 () = sleep(INTERRUPT_CHECK) => false,
             };
             if is_interrupted() {
-                return self.cancel_lock(ino, waiting.ticket).await;
+                return self.cancel_lock(ino, lock, waiting.ticket).await;
             }
             checks += 1;
             if !is_woken && checks % CHECKS_PER_QUESTION != 0 {
@@ -393,10 +443,14 @@ impl FileSystem {
     }
 
     /// Ends waiting, unless the lock came in this moment.
-    async fn cancel_lock(&self, ino: Ino, ticket: u64) -> Result<(), FsError> {
+    async fn cancel_lock(&self, ino: Ino, lock: FileLock, ticket: u64) -> Result<(), FsError> {
         match self.namespace.apply(Change::CancelLock { ino, ticket }).await {
             Ok(_) => Err(FsError::Interrupted),
-            Err(FsError::NoEntry) => Ok(()),
+            // It has come, or the session has lost its place.
+            Err(FsError::NoEntry) => match self.ask_for_lock(ino, lock, None).await {
+                Err(FsError::WouldBlock) => Err(FsError::Interrupted),
+                asked => asked.map(|_| ()),
+            },
             Err(error) => Err(error),
         }
     }
@@ -422,19 +476,44 @@ impl FileSystem {
         }
     }
 
-    /// Tries again until the namespace answers: the program has gone on.
-    fn unlock_later(&self, ino: Ino, range: LockRange) {
-        let namespace = self.namespace.clone();
+    /// After an error that leaves open what the namespace has done: makes sure that it keeps no lock which no program
+    /// has, nor a place in the queue. The program has gone on, and may lock again meanwhile.
+    fn give_up_later(
+        &self,
+        error: &FsError,
+        ino: Ino,
+        inode: &Arc<LockedInode>,
+        range: LockRange,
+        ticket: Option<u64>,
+    ) {
+        if !error.is_unanswered() {
+            return;
+        }
+        let (namespace, inode) = (self.namespace.clone(), inode.clone());
         tasks::spawn(async move {
             loop {
-                sleep(UNLOCK_PAUSE).await;
-                match namespace.apply(Change::Unlock { ino, range }).await {
-                    Err(error) if error.is_unanswered() => {}
-                    _ => return,
+                sleep(RETRY_PAUSE).await;
+                let _gate = inode.gate.lock().await;
+                if let Some(ticket) = ticket
+                    && is_unanswered(&namespace.apply(Change::CancelLock { ino, ticket }).await)
+                {
+                    continue;
+                }
+                let mut is_open = false;
+                let ranges = inode.own.lock().not_held(&range);
+                for range in ranges {
+                    is_open |= is_unanswered(&namespace.apply(Change::Unlock { ino, range }).await);
+                }
+                if !is_open {
+                    return;
                 }
             }
         });
     }
+}
+
+fn is_unanswered<T>(result: &Result<T, FsError>) -> bool {
+    result.as_ref().is_err_and(FsError::is_unanswered)
 }
 
 fn of_this_mount(lock: FileLock) -> HeldLock {

@@ -91,7 +91,6 @@ impl FileSystem {
             return Ok(self.with_uncommitted(self.attr(ino).await?));
         }
         let stamp = self.cache.stamp();
-        let changes_acl = set.mode.is_some();
         let _under_way = self.cache.begin_own_change(Vec::new(), vec![ino]);
         let attr = match self.opens.get(ino) {
             Some(file) => self.set_attr_of_open(ino, &file, set).await,
@@ -100,9 +99,6 @@ impl FileSystem {
             }
             None => self.set_attr_at_namespace(ino, set).await,
         };
-        if changes_acl {
-            self.cache.drop_xattrs(ino);
-        }
         // Without an answer it may have been made, and no event tells of this mount's own changes.
         let attr = attr.inspect_err(|_| self.cache.forget_attr(ino)).map_err(|error| self.stale_if_gone(ino, error))?;
         self.record_change(stamp, &attr);

@@ -44,7 +44,6 @@ impl FileSystem {
         let stamp = self.cache.stamp();
         let _under_way = self.cache.begin_own_change(Vec::new(), vec![ino]);
         let attr = self.change_attr(change).await;
-        self.cache.drop_xattrs(ino);
         let attr = attr.inspect_err(|_| self.cache.forget_attr(ino)).map_err(|error| self.stale_if_gone(ino, error))?;
         self.record_change(stamp, &attr);
         Ok(())
@@ -60,6 +59,7 @@ impl FileSystem {
     }
 
     async fn xattrs(&self, ino: Ino) -> Result<Arc<Xattrs>, FsError> {
+        self.commit_deferred(ino).await?;
         let stamp = self.cache.stamp();
         match self.namespace.query(Query::Xattrs { ino }).await.map_err(|error| self.stale_if_gone(ino, error))? {
             Answer::Xattrs { xattrs, .. } => {

@@ -144,6 +144,31 @@ fn a_circle_of_waiting_is_refused_across_files_and_sessions() {
     assert_eq!(fixture.lock(b, of_file(exclusive(3, WHOLE)), Some(9)), Ok(Reply::Done));
 }
 
+/// Each of these would wait for ever.
+#[test]
+fn those_who_want_more_do_not_wait_for_each_other() {
+    let mut fixture = Fixture::new();
+    let (ino, other) = (fixture.file("f"), fixture.file("g"));
+    // flock(2) gives the shared lock up before it waits for the exclusive one.
+    assert!(fixture.try_lock(ino, of_file(shared(1, WHOLE))) && fixture.try_lock(ino, of_file(shared(2, WHOLE))));
+    assert_eq!(fixture.lock(ino, of_file(exclusive(1, WHOLE)), Some(1)), Ok(Reply::LockQueued));
+    assert_eq!(fixture.lock(ino, of_file(exclusive(2, WHOLE)), Some(2)), Ok(Reply::LockQueued));
+    assert_eq!(fixture.granted(), [1]);
+    // Of two that wait, the one for which the other waits comes first.
+    let [a, b, c] = [5, 6, 7];
+    assert!(fixture.try_lock(ino, shared(a, (0, 9))) && fixture.try_lock(ino, shared(c, (0, 9))));
+    assert_eq!(fixture.lock(ino, exclusive(b, (0, 9)), Some(b)), Ok(Reply::LockQueued));
+    assert_eq!(fixture.lock(ino, exclusive(a, (0, 9)), Some(a)), Ok(Reply::LockQueued));
+    assert_eq!(fixture.unlock(ino, range(c, WHOLE)), [a]);
+    assert_eq!(fixture.unlock(ino, range(a, WHOLE)), [b]);
+    fixture.unlock(ino, range(b, WHOLE));
+    // A circle may lead through the queue.
+    assert!(fixture.try_lock(ino, shared(a, (0, 9))) && fixture.try_lock(other, exclusive(c, WHOLE)));
+    assert_eq!(fixture.lock(ino, exclusive(b, (0, 9)), Some(b)), Ok(Reply::LockQueued));
+    assert_eq!(fixture.lock(ino, shared(c, (0, 9)), Some(c)), Ok(Reply::LockQueued));
+    assert_eq!(fixture.lock(other, exclusive(a, WHOLE), Some(a)), Err(FsError::Deadlock));
+}
+
 #[test]
 fn locks_end_with_their_session_and_their_file() {
     let mut fixture = Fixture::new();

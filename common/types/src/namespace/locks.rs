@@ -56,4 +56,4 @@ pub struct HeldLock {
 }
 
 /// The most locks of one session in one message.
-pub const MAX_LOCKS: usize = 4096;
+pub const MAX_LOCKS: usize = 1024;

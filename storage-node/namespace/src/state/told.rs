@@ -26,9 +26,11 @@ impl Told {
     /// opening in advance (`OpenEntries`).
     pub(super) fn by_query(tables: &Tables, query: &Query, answer: &Result<Answer, FsError>) -> Option<Self> {
         let mut inos = match query {
-            Query::Lookup { parent: ino, .. } | Query::ReadDir { ino, .. } | Query::OpenEntries { ino, .. } => {
-                vec![*ino]
-            }
+            // A mount that is alone with the file hands its locks over first.
+            Query::Lookup { parent: ino, .. }
+            | Query::ReadDir { ino, .. }
+            | Query::OpenEntries { ino, .. }
+            | Query::Locks { ino } => vec![*ino],
             Query::Resolve { path } => tables.along(path),
             Query::GetAttr { .. } | Query::Open { .. } | Query::Xattrs { .. } => Vec::new(),
             _ => return None,
