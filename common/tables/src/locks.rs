@@ -119,9 +119,7 @@ impl Transaction<'_> {
 
 impl Tables {
     pub(super) fn held_locks(&self, ino: Ino) -> Vec<HeldLock> {
-        let locks = self.locks_of(ino);
-        let wanted = locks.waiting().map(|waiting| waiting.wanted);
-        locks.held().iter().copied().chain(wanted).take(MAX_LOCKS).collect()
+        self.locks.get(&ino).map(|locks| locks.held().to_vec()).unwrap_or_default()
     }
 
     fn locks_of(&self, ino: Ino) -> InodeLocks {

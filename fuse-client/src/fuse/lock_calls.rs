@@ -26,6 +26,15 @@ pub(super) fn is_in_flock(thread: ThreadId) -> bool {
     false
 }
 
+/// Signals that stop a program or let it go on: afterwards it waits as before.
+const STOPPING: u64 =
+    bit(libc::SIGSTOP) | bit(libc::SIGTSTP) | bit(libc::SIGTTIN) | bit(libc::SIGTTOU) | bit(libc::SIGCONT);
+
+/// The bit of a signal in the masks of /proc.
+const fn bit(signal: i32) -> u64 {
+    1 << (signal - 1)
+}
+
 /// Whether a signal waits for the thread that it does not block. A thread that cannot be seen is not interrupted, and
 /// one that is gone is.
 pub(super) fn is_interrupted(thread: ThreadId) -> bool {
@@ -40,7 +49,7 @@ fn has_signal(status: &str) -> bool {
         let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
     };
-    (mask("SigPnd") | mask("ShdPnd")) & !mask("SigBlk") != 0
+    (mask("SigPnd") | mask("ShdPnd")) & !mask("SigBlk") & !STOPPING != 0
 }
 
 #[cfg(test)]
@@ -56,6 +65,7 @@ mod tests {
         assert!(has_signal(&status("0000000000000100", "0000000000000000", "0000000000000000")));
         assert!(has_signal(&status("0000000000000000", "0000000000004000", "0000000000000000")));
         assert!(!has_signal(&status("0000000000000000", "0000000000004000", "0000000000004000")));
+        assert!(!has_signal(&status("0000000000040000", "0000000000080000", "0000000000000000")), "it is only stopped");
         assert!(!has_signal(""));
     }
 

@@ -236,7 +236,7 @@ pub enum Answer {
         /// At most [`MAX_XATTRS_BYTES`](super::MAX_XATTRS_BYTES) together.
         xattrs: Xattrs,
     },
-    /// To `Locks`: those that are held, and then those that are waited for; at most [`MAX_LOCKS`](super::MAX_LOCKS).
+    /// To `Locks`: those that are held. Nobody waits if there are none.
     Locks(Vec<HeldLock>),
 }
 
