@@ -183,6 +183,20 @@ fn a_signal_ends_waiting_and_nothing_is_left_of_it() {
     }
 }
 
+/// The first handle is released when the child ends, after the lock was taken again.
+#[test]
+fn a_lock_stays_when_an_earlier_handle_of_its_owner_is_released() {
+    let (_cluster, one, two) = two_mounts();
+    for file in ["f", "g"] {
+        let mut held = LockingProgram::start(&one.join(file), "reopen", &["range:0:10"]);
+        assert_eq!(held.line(), "held");
+        for _ in 0..10 {
+            assert_eq!(attempt(&two.join(file), "range:0:10"), "EAGAIN");
+        }
+        held.end();
+    }
+}
+
 #[test]
 fn with_local_locks_a_mount_keeps_them_to_itself() {
     let cluster = Cluster::start(1);

@@ -4,6 +4,7 @@ hold KIND            takes a lock, prints "held", and keeps it until standard in
 try KIND             prints "got" or the name of the error
 wait KIND            waits for the lock, and prints "got" or the name of the error; a signal to it is SIGALRM
 count KIND TIMES     adds one to the number in the file, under the lock, so many times
+reopen KIND          like hold, through a second handle; a child ends meanwhile that has kept the first one open
 test                 prints what F_GETLK says of an exclusive lock of the whole file
 
 KIND is flock, range:FIRST:LENGTH, shared:FIRST:LENGTH, or ofd:FIRST:LENGTH.
@@ -57,6 +58,21 @@ def main(command, path, *rest):
         print("held", flush=True)
         for line in sys.stdin:
             attempt(fd, line.strip(), True)
+    elif command == "reopen":
+        take(fd, rest[0], False)
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(writer)
+            os.read(reader, 1)
+            os._exit(0)
+        os.close(fd)
+        fd = os.open(path, os.O_RDWR)
+        take(fd, rest[0], False)
+        os.close(writer)
+        os.waitpid(child, 0)
+        print("held", flush=True)
+        sys.stdin.read()
     elif command == "try":
         attempt(fd, rest[0], False)
     elif command == "wait":
