@@ -26,7 +26,7 @@ use std::{
 use bytes::Bytes;
 use chordfs_log::error_limited;
 use chordfs_net::{boot_clock::since_boot, operation};
-use chordfs_types::namespace::{FileKind, FileLock, Ino, LockKind, LockRange, LockSpace, RenameMode};
+use chordfs_types::namespace::{FileKind, FileLock, Ino, RenameMode};
 use fuser::{
     BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner,
     OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
@@ -39,15 +39,15 @@ use tracing::debug;
 
 use self::{
     callers::{Callers, thread_start},
-    convert::{Times, entry_name, errno, file_type, mode_bits, set_attr, special_kind, xattr_mode, xattr_name},
-    lock_calls::{is_in_flock, is_interrupted},
+    convert::{
+        Allocation, Times, allocation, creation_mode, entry_name, errno, file_type, set_attr, sought, special_kind,
+        xattr_mode, xattr_name,
+    },
+    lock_calls::{LAST_BYTE, is_interrupted, lock_kind, lock_range, lock_type},
     replies::Replies,
 };
 use crate::{
-    fs::{
-        Caller, CreationMode, EntryLocation, FileRange, FileSystem, IsInterrupted, ListedEntry, NewEntry, Sought,
-        WriteAt,
-    },
+    fs::{Caller, CreationMode, EntryLocation, FileRange, FileSystem, IsInterrupted, ListedEntry, NewEntry, WriteAt},
     local_users::LocalUsers,
     options::KernelTimeouts,
     root_map::RootMap,
@@ -772,65 +772,8 @@ impl Filesystem for Mount {
     }
 }
 
-/// The last byte that a lock can have, which stands for the end of the file.
-const LAST_BYTE: u64 = i64::MAX as u64;
-
-/// The range of a lock. Only one of the whole file may be by flock(2), which has locks of its own.
-fn lock_range(thread: u32, LockOwner(owner): LockOwner, first: u64, last: u64) -> LockRange {
-    let is_whole = first == 0 && last >= LAST_BYTE;
-    let space = if is_whole && is_in_flock(thread) { LockSpace::WholeFile } else { LockSpace::Ranges };
-    LockRange { owner, space, first, last }
-}
-
-/// `None` for what is no lock.
-fn lock_kind(kind: i32) -> Option<LockKind> {
-    match kind {
-        libc::F_RDLCK => Some(LockKind::Shared),
-        libc::F_WRLCK => Some(LockKind::Exclusive),
-        _ => None,
-    }
-}
-
-fn lock_type(kind: LockKind) -> i32 {
-    match kind {
-        LockKind::Shared => libc::F_RDLCK,
-        LockKind::Exclusive => libc::F_WRLCK,
-    }
-}
-
 fn caller(req: &Request) -> Caller {
     Caller { uid: req.uid(), gid: req.gid() }
-}
-
-fn creation_mode(mode: u32, umask: u32) -> CreationMode {
-    CreationMode { bits: mode_bits(mode), umask: mode_bits(umask) }
-}
-
-/// What fallocate(2) is to do.
-enum Allocation {
-    Space { keeps_size: bool },
-    Hole,
-    Zeros { keeps_size: bool },
-}
-
-/// Translates the mode of fallocate(2); `None` for an unsupported one. The kernel passes none that moves contents.
-fn allocation(mode: i32) -> Option<Allocation> {
-    let keeps_size = mode & libc::FALLOC_FL_KEEP_SIZE != 0;
-    match mode & !libc::FALLOC_FL_KEEP_SIZE {
-        0 => Some(Allocation::Space { keeps_size }),
-        libc::FALLOC_FL_PUNCH_HOLE if keeps_size => Some(Allocation::Hole),
-        libc::FALLOC_FL_ZERO_RANGE => Some(Allocation::Zeros { keeps_size }),
-        _ => None,
-    }
-}
-
-/// Translates what lseek(2) looks for. The kernel answers all other requests itself.
-fn sought(whence: i32) -> Option<Sought> {
-    match whence {
-        libc::SEEK_DATA => Some(Sought::Data),
-        libc::SEEK_HOLE => Some(Sought::Hole),
-        _ => None,
-    }
 }
 
 /// Translates the flags of renameat2(2); `None` for unsupported ones.

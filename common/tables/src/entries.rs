@@ -6,14 +6,13 @@ use bytes::Bytes;
 use chordfs_types::{
     chunk::{FileName, MAX_CHUNK_BYTES, NameError},
     fs_error::FsError,
-    namespace::{Attr, EntryName, FileKind, Ino, InodeFlags, NewNode, Reply},
+    namespace::{Attr, EntryName, FileKind, Ino, InodeFlags, NewNode, Reply, permission::SET_GROUP_ID},
 };
 
 use super::{Body, DentryKey, Inode, MAX_LINKS, Transaction, invalid, numbers::ChosenNumber};
 
 /// The longest target of a symlink.
 const MAX_TARGET_BYTES: usize = 4095;
-const SET_GID: u16 = 0o2000;
 
 impl Transaction<'_> {
     pub(super) fn make(
@@ -204,10 +203,10 @@ fn check_target(target: &[u8]) -> Result<(), NameError> {
 
 /// Gives a new inode the group of a set-gid directory, and a new directory the set-gid bit too.
 fn inherit_group(attr: &mut Attr, directory: &Attr) {
-    if directory.mode & SET_GID != 0 {
+    if directory.mode & SET_GROUP_ID != 0 {
         attr.gid = directory.gid;
         if attr.kind == FileKind::Directory {
-            attr.mode |= SET_GID;
+            attr.mode |= SET_GROUP_ID;
         }
     }
 }

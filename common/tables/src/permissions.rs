@@ -1,12 +1,12 @@
 //! What a machine may do that can act for any of its users but root: as much as the permissions allow to some user who
 //! is neither root nor in root's group. Permissions are those of the inode, and of the directories that lead to it.
 
-use chordfs_types::namespace::{FileKind, Ino, permission};
+use chordfs_types::namespace::{
+    FileKind, Ino,
+    permission::{self, SET_GROUP_ID, SET_USER_ID},
+};
 
 use super::{Body, Inode, Tables, acl::ACCESS_ACL};
-
-const SET_USER_ID: u16 = 0o4000;
-const SET_GROUP_ID: u16 = 0o2000;
 
 impl Tables {
     /// Whether some such user has these permissions on the inode itself.

@@ -14,7 +14,7 @@ use chordfs_types::{
     namespace::{
         Answer, Attr, Change, EntryName, Extent, FileKind, Ino, NewNode, Query, SessionId, SetAttr, XattrName,
         folder_of,
-        permission::{EXECUTE, READ, WRITE},
+        permission::{EXECUTE, READ, SET_GROUP_ID, WRITE, without_set_id},
     },
 };
 
@@ -25,9 +25,6 @@ use super::{
 };
 
 const STICKY: u16 = 0o1000;
-const SET_USER_ID: u16 = 0o4000;
-const SET_GROUP_ID: u16 = 0o2000;
-const GROUP_MAY_EXECUTE: u16 = 0o010;
 /// Attributes that anybody may set who may write the file; the others are root's.
 const USER_XATTRS: &[u8] = b"user.";
 
@@ -279,9 +276,9 @@ impl Transaction<'_> {
     /// A program that a user has written must not run as somebody else. Other clients take the bits away themselves.
     pub(super) fn drop_set_id_if_squashed(&mut self, ino: Ino) {
         let mode = self.tables.inodes[&ino].attr.mode;
-        let group_bit = if mode & GROUP_MAY_EXECUTE != 0 { SET_GROUP_ID } else { 0 };
-        if self.is_squashed && mode & (SET_USER_ID | group_bit) != 0 {
-            self.edit(ino, |inode| inode.attr.mode = mode & !(SET_USER_ID | group_bit));
+        let without = without_set_id(mode, true);
+        if self.is_squashed && without != mode {
+            self.edit(ino, |inode| inode.attr.mode = without);
         }
     }
 

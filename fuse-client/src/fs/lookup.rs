@@ -10,10 +10,6 @@ use chordfs_types::{
 use super::{Caller, FileSystem, handle::OpenFile, unexpected};
 use crate::cache::Dentry;
 
-const SET_USER_ID: u16 = 0o4000;
-const SET_GROUP_ID: u16 = 0o2000;
-const GROUP_MAY_EXECUTE: u16 = 0o010;
-
 impl FileSystem {
     /// Looks up a name in the cache. `None` if it is not cached; `NoEntry` if it is known to be absent.
     pub fn cached_lookup(&self, parent: Ino, name: &EntryName) -> Option<Result<Attr, FsError>> {
@@ -117,7 +113,7 @@ impl FileSystem {
     pub fn may_have_set_id(&self, ino: Ino) -> bool {
         self.opens.get(ino).is_none_or(|file| {
             let mode = file.data.mode();
-            mode != without_set_id(mode, false)
+            mode != permission::without_set_id(mode, false)
         })
     }
 
@@ -129,7 +125,7 @@ impl FileSystem {
             None => self.attr(ino).await?,
         };
         let may_keep_group = writer.uid == 0 || writer.gid == attr.gid;
-        let without = without_set_id(attr.mode, may_keep_group);
+        let without = permission::without_set_id(attr.mode, may_keep_group);
         Ok((attr.kind != FileKind::Directory && without != attr.mode).then_some(without))
     }
 
@@ -168,12 +164,6 @@ impl FileSystem {
         let opened = self.open_file(ino).await?;
         self.set_attr_of_open(ino, &opened.file(), set).await
     }
-}
-
-/// Where the group may not execute, the set-group-id bit starts no program. The group's members may leave it.
-fn without_set_id(mode: u16, may_keep_group: bool) -> u16 {
-    let keeps_group = may_keep_group && mode & GROUP_MAY_EXECUTE == 0;
-    mode & !SET_USER_ID & !if keeps_group { 0 } else { SET_GROUP_ID }
 }
 
 fn truncates_above_zero(set: &SetAttr) -> bool {

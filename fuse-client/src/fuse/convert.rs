@@ -15,7 +15,10 @@ use chordfs_types::{
 use fuser::{Errno, FileAttr, FileType, INodeNo, TimeOrNow};
 use tracing::debug;
 
-use crate::root_map::RootMap;
+use crate::{
+    fs::{CreationMode, Sought},
+    root_map::RootMap,
+};
 
 /// st_blksize: the size in which programs should read and write.
 const BLOCK_BYTES: u32 = 4096;
@@ -107,8 +110,39 @@ pub(super) fn special_kind(mode: u32) -> Option<FileKind> {
     }
 }
 
+/// What fallocate(2) is to do.
+pub(super) enum Allocation {
+    Space { keeps_size: bool },
+    Hole,
+    Zeros { keeps_size: bool },
+}
+
+/// Translates the mode of fallocate(2); `None` for an unsupported one. The kernel passes none that moves contents.
+pub(super) fn allocation(mode: i32) -> Option<Allocation> {
+    let keeps_size = mode & libc::FALLOC_FL_KEEP_SIZE != 0;
+    match mode & !libc::FALLOC_FL_KEEP_SIZE {
+        0 => Some(Allocation::Space { keeps_size }),
+        libc::FALLOC_FL_PUNCH_HOLE if keeps_size => Some(Allocation::Hole),
+        libc::FALLOC_FL_ZERO_RANGE => Some(Allocation::Zeros { keeps_size }),
+        _ => None,
+    }
+}
+
+/// Translates what lseek(2) looks for. The kernel answers all other requests itself.
+pub(super) fn sought(whence: i32) -> Option<Sought> {
+    match whence {
+        libc::SEEK_DATA => Some(Sought::Data),
+        libc::SEEK_HOLE => Some(Sought::Hole),
+        _ => None,
+    }
+}
+
+pub(super) fn creation_mode(mode: u32, umask: u32) -> CreationMode {
+    CreationMode { bits: mode_bits(mode), umask: mode_bits(umask) }
+}
+
 /// Permission, set-id and sticky bits.
-pub(super) fn mode_bits(mode: u32) -> u16 {
+fn mode_bits(mode: u32) -> u16 {
     (mode & 0o7777) as u16
 }
 

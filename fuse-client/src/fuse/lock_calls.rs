@@ -1,7 +1,10 @@
-//! What fuser does not pass on of a request for a lock: whether it was flock(2) that asked, and whether a signal has
+//! The kernel's requests for locks. fuser does not pass on whether it was flock(2) that asked, nor that a signal has
 //! come for a program that waits. Both are read from /proc.
 
 use std::fs;
+
+use chordfs_types::namespace::{LockKind, LockRange, LockSpace};
+use fuser::LockOwner;
 
 use super::callers::ThreadId;
 
@@ -13,9 +16,35 @@ const FLOCK: [&str; 2] = ["32", "143"];
 /// The call of a thread is shown only while it sleeps, which it does as soon as its request is sent.
 const TRIES: usize = 100;
 
+/// The last byte that a lock can have, which stands for the end of the file.
+pub(super) const LAST_BYTE: u64 = i64::MAX as u64;
+
+/// The range of a lock. Only one of the whole file may be by flock(2), which has locks of its own.
+pub(super) fn lock_range(thread: u32, LockOwner(owner): LockOwner, first: u64, last: u64) -> LockRange {
+    let is_whole = first == 0 && last >= LAST_BYTE;
+    let space = if is_whole && is_in_flock(thread) { LockSpace::WholeFile } else { LockSpace::Ranges };
+    LockRange { owner, space, first, last }
+}
+
+/// `None` for what is no lock.
+pub(super) fn lock_kind(kind: i32) -> Option<LockKind> {
+    match kind {
+        libc::F_RDLCK => Some(LockKind::Shared),
+        libc::F_WRLCK => Some(LockKind::Exclusive),
+        _ => None,
+    }
+}
+
+pub(super) fn lock_type(kind: LockKind) -> i32 {
+    match kind {
+        LockKind::Shared => libc::F_RDLCK,
+        LockKind::Exclusive => libc::F_WRLCK,
+    }
+}
+
 /// Whether the thread is in flock(2). If that cannot be found out it counts as fcntl(2), as with NFS: the two kinds of
 /// locks then exclude each other.
-pub(super) fn is_in_flock(thread: ThreadId) -> bool {
+fn is_in_flock(thread: ThreadId) -> bool {
     for _ in 0..TRIES {
         match fs::read_to_string(format!("/proc/{thread}/syscall")) {
             Ok(call) if call.starts_with("running") => std::thread::yield_now(),

@@ -120,6 +120,8 @@ fn attributes_survive_a_restart_of_the_ring() {
     cluster.kill(0);
     cluster.start_node(0);
     cluster.wait_ready(0);
-    let seen = shell("getfattr --only-values -n user.kept f; getfacl -n f", mount.path()).ok();
+    // Another mount remembers nothing.
+    let fresh = TempMount::new(&cluster);
+    let seen = shell("getfattr --only-values -n user.kept f; getfacl -n f", fresh.path()).ok();
     assert!(seen.starts_with("here") && seen.contains("user:1000:rwx"), "{seen}");
 }

@@ -311,6 +311,20 @@ pub mod permission {
     pub const WRITE: u16 = 2;
     /// Execute a file, look names up in a directory.
     pub const EXECUTE: u16 = 1;
+
+    /// A program runs as the owner of its file.
+    pub const SET_USER_ID: u16 = 0o4000;
+    /// A program runs in the group of its file; what is created in a directory gets the directory's group.
+    pub const SET_GROUP_ID: u16 = 0o2000;
+    const GROUP_MAY_EXECUTE: u16 = 0o010;
+
+    /// The mode of a file that somebody else has written: it makes no program run as another user or in another
+    /// group. Where the group may not execute, the set-group-id bit starts no program, and with `may_keep_group` it
+    /// stays.
+    pub const fn without_set_id(mode: u16, may_keep_group: bool) -> u16 {
+        let keeps_group = may_keep_group && mode & GROUP_MAY_EXECUTE == 0;
+        mode & !SET_USER_ID & !if keeps_group { 0 } else { SET_GROUP_ID }
+    }
 }
 
 impl Attr {
