@@ -10,6 +10,7 @@ mod callers;
 mod convert;
 mod lock_calls;
 mod replies;
+mod write_call;
 
 use std::{
     ffi::OsStr,
@@ -45,9 +46,10 @@ use self::{
     },
     lock_calls::{LAST_BYTE, is_interrupted, lock_kind, lock_range, lock_type},
     replies::Replies,
+    write_call::WriteCall,
 };
 use crate::{
-    fs::{Caller, CreationMode, EntryLocation, FileRange, FileSystem, IsInterrupted, ListedEntry, NewEntry, WriteAt},
+    fs::{Caller, CreationMode, EntryLocation, FileRange, FileSystem, IsInterrupted, ListedEntry, NewEntry},
     local_users::LocalUsers,
     options::KernelTimeouts,
     root_map::RootMap,
@@ -66,7 +68,7 @@ const EARLY_FAILURE: Duration = Duration::from_secs(1);
 /// What is asked of the kernel. Not FUSE_ASYNC_DIO: with it, a direct write by libaio completes without dropping the
 /// pages that a buffered reader has filled meanwhile, and they stay stale (xfstests generic/451; libfuse's own example
 /// has it too). Without it, direct requests of one call are sent one after the other.
-const WISHES: [InitFlags; 8] = [
+const WISHES: [InitFlags; 9] = [
     InitFlags::FUSE_ASYNC_READ,
     InitFlags::FUSE_PARALLEL_DIROPS,
     InitFlags::FUSE_DO_READDIRPLUS,
@@ -79,7 +81,12 @@ const WISHES: [InitFlags; 8] = [
     InitFlags::FUSE_DONT_MASK,
     // Otherwise the kernel would ask for the attribute `security.capability` before every write.
     InitFlags::FUSE_HANDLE_KILLPRIV_V2,
+    APPENDS_UNCACHED,
 ];
+
+/// With it the kernel sends appends without locking a page meanwhile (see [`Mount::init`]), and still lets programs map
+/// such files. Since Linux 6.6, which also drops the pages that such a write makes outdated.
+const APPENDS_UNCACHED: InitFlags = InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP;
 
 /// What is asked of the kernel so that locks hold on all mounts.
 const LOCK_WISHES: [InitFlags; 2] = [InitFlags::FUSE_POSIX_LOCKS, InitFlags::FUSE_FLOCK_LOCKS];
@@ -94,6 +101,9 @@ pub struct Mount {
     deadline: Duration,
     /// The kernel decides about locks by itself.
     local_locks: bool,
+    /// What is opened with O_APPEND is written without the kernel's pages. An append may wait for another mount's, and
+    /// that one for this kernel to drop its pages of the file: one that is locked would hold up both.
+    appends_uncached: bool,
     callers: Arc<Mutex<Callers>>,
     /// Signalled when the kernel has ended the mount.
     ended: Option<oneshot::Sender<()>>,
@@ -110,8 +120,10 @@ impl Mount {
         deadline: Duration,
     ) -> (Self, oneshot::Receiver<()>) {
         let (ended, end) = oneshot::channel();
-        let (local_locks, callers) = (false, Arc::default());
-        (Self { fs, runtime, root, users, timeouts, deadline, local_locks, callers, ended: Some(ended) }, end)
+        let (local_locks, appends_uncached, callers) = (false, false, Arc::default());
+        let ended = Some(ended);
+        let mount = Self { fs, runtime, root, users, timeouts, deadline, local_locks, appends_uncached, callers, ended };
+        (mount, end)
     }
 
     /// With `true` the locks of programs hold within this mount only.
@@ -158,6 +170,12 @@ impl Mount {
         }
     }
 
+    /// How the kernel shall treat a file that is opened with these flags.
+    fn file_flags(&self, flags: i32) -> FopenFlags {
+        let appends = flags & libc::O_APPEND != 0 && flags & libc::O_ACCMODE != libc::O_RDONLY;
+        if appends && self.appends_uncached { FopenFlags::FOPEN_DIRECT_IO } else { FopenFlags::empty() }
+    }
+
     fn replies(&self) -> Replies {
         Replies { fs: self.fs.clone(), root: self.root, timeouts: self.timeouts }
     }
@@ -191,6 +209,7 @@ impl Filesystem for Mount {
                 debug!("the kernel does not support {missing:?}; continuing without it");
             }
         }
+        self.appends_uncached = config.capabilities().contains(APPENDS_UNCACHED);
         Ok(())
     }
 
@@ -387,13 +406,14 @@ impl Filesystem for Mount {
         self.guarded("create", || {
             let (fs, replies, caller) = (self.fs.clone(), self.replies(), self.users.creator(req.uid(), req.gid()));
             let (parent, exclusive) = (self.root.inward(parent), flags & libc::O_EXCL != 0);
+            let file_flags = self.file_flags(flags);
             let name = match entry_name(name) {
                 Ok(name) => name,
                 Err(failure) => return reply.error(errno("create", parent, &failure)),
             };
             self.spawn(req, [parent; 2], async move {
                 let made = fs.create(parent, &name, creation_mode(mode, umask), exclusive, caller).await;
-                replies.created(parent, &name, made, reply);
+                replies.created(parent, &name, made, file_flags, reply);
             });
         });
     }
@@ -402,6 +422,7 @@ impl Filesystem for Mount {
         self.guarded("open", || {
             let (fs, replies, ino) = (self.fs.clone(), self.replies(), self.root.inward(ino));
             let can_write = flags.0 & libc::O_ACCMODE != libc::O_RDONLY;
+            let file_flags = self.file_flags(flags.0);
             let is_checked = self.users.has_no_power(req.uid());
             let opened = async move {
                 if is_checked {
@@ -409,7 +430,7 @@ impl Filesystem for Mount {
                 }
                 fs.open(ino, can_write).await
             };
-            self.spawn(req, [ino; 2], async move { replies.opened(ino, opened.await, reply) });
+            self.spawn(req, [ino; 2], async move { replies.opened(ino, opened.await, file_flags, reply) });
         });
     }
 
@@ -453,23 +474,23 @@ impl Filesystem for Mount {
         self.guarded("write", || {
             let (replies, ino, len) = (self.replies(), self.root.inward(ino), data.len());
             // A mapped page is written back at its own offset, even through a handle opened with O_APPEND.
-            let append = flags.0 & libc::O_APPEND != 0 && !write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
-            let at = WriteAt { offset, append };
+            let appends = flags.0 & libc::O_APPEND != 0 && !write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+            let write = WriteCall { ino, offset, appends, thread: req.pid() };
             // The kernel sets the flag for each write by somebody other than root.
             let kills_set_id = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) && !self.users.squashes_root;
             if kills_set_id && self.fs.may_have_set_id(ino) {
                 let (fs, bytes, writer) = (self.fs.clone(), data.to_vec(), caller(req));
                 let written = async move {
                     fs.drop_set_id(ino, writer).await?;
-                    fs.write(ino, at, bytes).await
+                    write.run(&fs, bytes).await
                 };
                 return self.spawn_commit(async move { replies.written(ino, len, written.await, reply) });
             }
-            if let Some(written) = self.fs.try_write(ino, at, data) {
+            if let Some(written) = write.try_now(&self.fs, data) {
                 return replies.written(ino, len, written, reply);
             }
             let (fs, bytes) = (self.fs.clone(), data.to_vec());
-            self.spawn_commit(async move { replies.written(ino, len, fs.write(ino, at, bytes).await, reply) });
+            self.spawn_commit(async move { replies.written(ino, len, write.run(&fs, bytes).await, reply) });
         });
     }
 

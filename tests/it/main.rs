@@ -2,6 +2,7 @@
 //! user.
 
 mod api;
+mod appends;
 mod bad_input;
 mod browser;
 mod churn;

@@ -52,6 +52,10 @@ pub trait NamespaceClient: Send + Sync {
     fn is_sole(&self, _ino: Ino) -> bool {
         true
     }
+    /// Whether the inode was created here and that is not logged, so that no other mount knows it.
+    fn is_unlogged_creation(&self, _ino: Ino) -> bool {
+        false
+    }
     /// See [`Session::return_leases`].
     fn return_leases(&self, _inos: &[Ino]) {}
     /// See [`Session::note_kernel`].

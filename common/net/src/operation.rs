@@ -34,6 +34,11 @@ pub fn end_of_wait(limit: Duration) -> Instant {
     OPERATION.try_with(|operation| operation.end.get().min(end)).unwrap_or(end)
 }
 
+/// Whether the operation has no time left.
+pub fn is_over() -> bool {
+    OPERATION.try_with(|operation| operation.end.get() <= Instant::now()).unwrap_or(false)
+}
+
 /// Waits for something that has a deadline of its own; `None` when the operation ends before it.
 pub async fn within<T>(wait: impl Future<Output = T>) -> Option<T> {
     match OPERATION.try_with(|operation| operation.end.get()) {

@@ -9,12 +9,10 @@ use chordfs_types::{
     namespace::{Attr, Change, FeedEvent, FileKind, Ino, SetAttr, Time, Truncate},
 };
 
-use super::{Caller, CreationMode, FileRange, ListedEntry, NewEntry, WriteAt, fake_namespace_test::TestMount};
+use super::{Caller, CreationMode, FileRange, ListedEntry, NewEntry, fake_namespace_test::TestMount};
 use crate::samples_test::name;
 
 const MODE: CreationMode = CreationMode { bits: 0o755, umask: 0 };
-
-const AT_START: WriteAt = WriteAt { offset: 0, append: false };
 
 /// Lets the background tasks run.
 async fn settle() {
@@ -28,7 +26,7 @@ fn truncate_to_zero() -> SetAttr {
 /// Writes "old" into a file and closes it while no node answers, so that the bytes are kept.
 async fn close_in_vain(mount: &TestMount, ino: Ino) {
     let opened = mount.fs.open(ino, true).await.expect("opened");
-    mount.fs.write(ino, AT_START, b"old".to_vec()).await.expect("written");
+    mount.fs.write(ino, 0, b"old".to_vec()).await.expect("written");
     mount.namespace.puts_fail.store(true, SeqCst);
     assert!(mount.fs.flush(ino, opened.handle).await.is_err());
     mount.fs.release(ino, opened.handle).await;
@@ -274,7 +272,7 @@ async fn bytes_in_the_mounts_memory_count_as_used() {
     let ino = mount.namespace.add(&name("f"), FileKind::File);
     mount.fs.open(ino, true).await.expect("opened");
     let before = mount.fs.statistics().await.expect("statistics");
-    mount.fs.write(ino, AT_START, vec![1; 100_000]).await.expect("written");
+    mount.fs.write(ino, 0, vec![1; 100_000]).await.expect("written");
     let after = mount.fs.statistics().await.expect("statistics");
     assert_eq!(before.total_bytes, after.total_bytes);
     assert!(after.free_bytes + 100_000 <= before.free_bytes, "{before:?}, then {after:?}");
@@ -287,7 +285,7 @@ async fn ctime_moves_with_a_write_and_stays_through_the_commit() {
     let ino = mount.namespace.add(&name("f"), FileKind::File);
     let opened = mount.fs.open(ino, true).await.expect("opened");
     let before = mount.fs.attr(ino).await.expect("attributes").ctime;
-    mount.fs.write(ino, AT_START, b"bytes".to_vec()).await.expect("written");
+    mount.fs.write(ino, 0, b"bytes".to_vec()).await.expect("written");
     let written = mount.fs.attr(ino).await.expect("attributes");
     assert!(written.ctime > before && written.ctime == written.mtime, "{written:?}");
     // The clock of the fake namespace is the real one.
@@ -303,7 +301,7 @@ async fn ctime_moves_with_attributes_that_wait_for_a_commit() {
     let mount = TestMount::new();
     let ino = mount.namespace.add(&name("f"), FileKind::File);
     let opened = mount.fs.open(ino, true).await.expect("opened");
-    mount.fs.write(ino, AT_START, b"bytes".to_vec()).await.expect("written");
+    mount.fs.write(ino, 0, b"bytes".to_vec()).await.expect("written");
     let written = mount.fs.attr(ino).await.expect("attributes");
     std::thread::sleep(Duration::from_millis(5));
     mount.fs.set_attr(ino, SetAttr { mode: Some(0o600), ..SetAttr::default() }).await.expect("deferred");

@@ -9,7 +9,7 @@ use chordfs_types::{
     namespace::{Answer, Attr, Change, Commit, Extent, Ino, Query},
 };
 
-use super::{FileSystem, OpenFile, WriteAt, unexpected};
+use super::{FileSystem, OpenFile, unexpected};
 
 /// A range of bytes, as programs name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,8 +59,7 @@ impl FileSystem {
         for zeros in parts.zeros {
             let chunk = (zeros.start / chunk_bytes) as u32 + 1;
             if first_data(&self.extents(ino, chunk).await?.0, chunk) == Some(u64::from(chunk)) {
-                let at = WriteAt { offset: zeros.start, append: false };
-                self.write(ino, at, vec![0; (zeros.end - zeros.start) as usize]).await?;
+                self.write(ino, zeros.start, vec![0; (zeros.end - zeros.start) as usize]).await?;
             }
         }
         self.commit(ino, Durability::Memory).await?;

@@ -15,7 +15,7 @@ use std::{
 };
 
 use chordfs_log::warn_limited;
-use chordfs_net::{session::EventAcknowledgement, tasks};
+use chordfs_net::{operation, session::EventAcknowledgement, tasks};
 use chordfs_tables::InodeLocks;
 use chordfs_types::{
     chunk_api::Durability,
@@ -93,8 +93,12 @@ impl Locks {
         self.inodes.lock().iter().map(|(ino, inode)| (*ino, inode.clone())).collect()
     }
 
+    fn new_ticket(&self) -> u64 {
+        self.tickets.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
     fn begin_wait(&self) -> LockWait<'_> {
-        let ticket = self.tickets.fetch_add(1, Ordering::Relaxed) + 1;
+        let ticket = self.new_ticket();
         let woken = Arc::<Notify>::default();
         self.waiters.lock().insert(ticket, woken.clone());
         LockWait { locks: self, ticket, woken }
@@ -170,6 +174,26 @@ impl FileSystem {
             is_free
         };
         self.locks.known(ino).is_some_and(|inode| self.decide_at_once(ino, &inode, is_given))
+    }
+
+    /// Does something that no other mount may do at the same time, if this mount is alone with the file.
+    pub(super) fn do_alone(&self, ino: Ino, action: impl FnOnce()) {
+        if let Some(inode) = self.locks.known(ino) {
+            self.decide_at_once(ino, &inode, |_| {
+                action();
+                true
+            });
+        }
+    }
+
+    /// Whether the namespace knows nothing of this mount's locks on the file.
+    pub(super) fn is_alone(&self, ino: Ino) -> bool {
+        self.locks.known(ino).is_some_and(|inode| inode.own.lock().is_alone)
+    }
+
+    /// An owner that the kernel does not know.
+    pub(super) fn new_lock_owner(&self) -> u64 {
+        self.locks.new_ticket()
     }
 
     /// Takes from an owner what it holds of a range, if this mount decides alone. Otherwise [`Self::unlock`] does.
@@ -357,7 +381,7 @@ impl FileSystem {
             }
         }
         let recalls = inode.recalls.load(Ordering::Acquire);
-        let is_free = self.locks_at_namespace(ino).await?.is_empty();
+        let is_free = self.namespace.is_unlogged_creation(ino) || self.locks_at_namespace(ino).await?.is_empty();
         // A recall is counted before it looks, so one of both sees the other.
         let mut own = inode.own.lock();
         own.is_alone = is_free && is_sole() && inode.recalls.load(Ordering::Acquire) == recalls;
@@ -435,7 +459,8 @@ impl FileSystem {
             }
             match self.ask_for_lock(ino, lock, Some(waiting.ticket)).await {
                 Ok(false) => return Ok(()),
-                Ok(true) => {}
+                // The namespace is there, and others come first.
+                Ok(true) => operation::note_progress(),
                 Err(error) if error.is_unanswered() => {}
                 Err(error) => return Err(error),
             }
@@ -520,6 +545,6 @@ fn of_this_mount(lock: FileLock) -> HeldLock {
     HeldLock { session: THIS_MOUNT, lock }
 }
 
-fn whole(owner: u64, space: LockSpace) -> LockRange {
+pub(super) fn whole(owner: u64, space: LockSpace) -> LockRange {
     LockRange { owner, space, first: 0, last: u64::MAX }
 }

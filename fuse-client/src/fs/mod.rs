@@ -5,6 +5,7 @@
 //! counterparts query the namespace or the nodes. File contents are left to `transfer`, caching to `cache`. Permissions
 //! are checked by the kernel (`default_permissions`), using the modes and owners returned here.
 
+mod appends;
 mod close_later;
 mod creations;
 mod data;
@@ -59,7 +60,6 @@ use self::{
     removed::RemovedDirectories,
 };
 pub use self::{
-    data::WriteAt,
     directory::ListedEntry,
     entries::{Caller, CreationMode, NewEntry},
     handle::OpenReply,

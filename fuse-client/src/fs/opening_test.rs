@@ -4,7 +4,7 @@ use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
 use chordfs_types::namespace::{FeedEvent, FileKind, Ino, SetAttr, Truncate};
 
-use super::{WriteAt, fake_namespace_test::TestMount};
+use super::fake_namespace_test::TestMount;
 use crate::samples_test::name;
 
 impl TestMount {
@@ -62,8 +62,7 @@ async fn what_this_mount_writes_is_read_when_the_file_is_opened_again() {
     assert_eq!(mount.read_closed(ino).await, b"one");
     for text in [b"two", b"3rd"] {
         let opened = mount.fs.open(ino, true).await.expect("opened");
-        let at = WriteAt { offset: 0, append: false };
-        mount.fs.write(ino, at, text.to_vec()).await.expect("written");
+        mount.fs.write(ino, 0, text.to_vec()).await.expect("written");
         mount.fs.flush(ino, opened.handle).await.expect("committed");
         mount.fs.release(ino, opened.handle).await;
         assert_eq!(mount.read_closed(ino).await, text);

@@ -88,6 +88,7 @@ impl Replies {
         parent: Ino,
         name: &EntryName,
         result: Result<(Attr, u64), FsError>,
+        flags: FopenFlags,
         reply: ReplyCreate,
     ) {
         match result {
@@ -95,17 +96,17 @@ impl Replies {
                 let times = self.times(Some((parent, name)), attr.ino);
                 let ttl = times.entry.min(times.attr);
                 let handle = FileHandle(handle);
-                reply.created(&ttl, &self.root.file_attr(&attr), GENERATION, handle, FopenFlags::empty());
+                reply.created(&ttl, &self.root.file_attr(&attr), GENERATION, handle, flags);
             }
             Err(failure) => reply.error(errno("create", parent, &failure)),
         }
     }
 
-    pub(super) fn opened(self, ino: Ino, result: Result<OpenReply, FsError>, reply: ReplyOpen) {
+    pub(super) fn opened(self, ino: Ino, result: Result<OpenReply, FsError>, flags: FopenFlags, reply: ReplyOpen) {
         match result {
             Ok(OpenReply { handle, keep_cache }) => {
-                let flags = if keep_cache { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() };
-                reply.opened(FileHandle(handle), flags);
+                let kept = if keep_cache { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() };
+                reply.opened(FileHandle(handle), flags | kept);
             }
             Err(failure) => reply.error(errno("open", ino, &failure)),
         }

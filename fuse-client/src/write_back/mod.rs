@@ -456,6 +456,10 @@ impl NamespaceClient for WriteBack {
         self.log.is_sole(ino)
     }
 
+    fn is_unlogged_creation(&self, ino: Ino) -> bool {
+        self.state.lock().queue.is_new(ino)
+    }
+
     fn return_leases(&self, inos: &[Ino]) {
         self.log.return_leases(inos);
     }

@@ -40,6 +40,8 @@ pub(super) struct ChangeQueue {
     first: ChangePlace,
     /// The last place of each inode whose attributes or names have changed.
     changed: HashMap<Ino, ChangePlace>,
+    /// The place at which each inode was created.
+    created: HashMap<Ino, ChangePlace>,
     /// The last place at which each file was created or cut to nothing.
     cut: HashMap<Ino, ChangePlace>,
     /// The last place at which a program has set the time of each file's last write.
@@ -88,7 +90,10 @@ impl ChangeQueue {
         let place = self.end();
         self.changed.extend(change.inos.iter().map(|ino| (*ino, place)));
         match &change.change {
-            Change::MakeNumbered { ino, .. } => self.cut.extend([(*ino, place)]),
+            Change::MakeNumbered { ino, .. } => {
+                self.created.insert(*ino, place);
+                self.cut.insert(*ino, place);
+            }
             Change::SetAttr { ino, set } => {
                 self.cut.extend(set.truncate.is_some().then_some((*ino, place)));
                 self.dated.extend(set.mtime.is_some().then_some((*ino, place)));
@@ -217,6 +222,11 @@ impl ChangeQueue {
         self.dated.contains_key(&ino)
     }
 
+    /// Whether the inode was created and that is not logged, so that nobody else knows it.
+    pub(super) fn is_new(&self, ino: Ino) -> bool {
+        self.created.contains_key(&ino)
+    }
+
     /// All inodes with changes or contents that are not logged.
     pub(super) fn unlogged(&self) -> Vec<Ino> {
         self.changed.keys().chain(self.slots.keys()).copied().collect()
@@ -234,7 +244,7 @@ impl ChangeQueue {
     fn drop_logged(&mut self) {
         while let Some(place) = self.places.pop_front_if(|place| place.is_logged()) {
             for ino in place.inos {
-                for last in [&mut self.changed, &mut self.cut, &mut self.dated] {
+                for last in [&mut self.changed, &mut self.created, &mut self.cut, &mut self.dated] {
                     if last.get(&ino) == Some(&self.first) {
                         last.remove(&ino);
                     }

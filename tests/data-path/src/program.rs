@@ -7,7 +7,7 @@ use chordfs_types::{
     fs_error::FsError,
     namespace::{EntryName, Ino, RenameMode, SetAttr, Time, Truncate},
 };
-use fuse_client::fs::{Caller, CreationMode, EntryLocation, FileRange, WriteAt};
+use fuse_client::fs::{Caller, CreationMode, EntryLocation, FileRange};
 use tokio::{sync::watch, time::sleep};
 
 use crate::{
@@ -193,11 +193,11 @@ impl Program {
         let bytes = value.to_le_bytes().repeat(cells * CELL_BYTES as usize / 8);
         let began = Operation::begin(&self.mount, &format!("write of {value} to cells {first}+{cells}"), file.ino);
         let write = self.mount.oracle.begin_write(self.mount.number, file.ino, first..first + cells, value);
-        let at = WriteAt { offset: first as u64 * CELL_BYTES, append: false };
+        let offset = first as u64 * CELL_BYTES;
         let fs = &self.mount.fs;
-        let written = match fs.try_write(file.ino, at, &bytes) {
+        let written = match fs.try_write(file.ino, offset, &bytes) {
             Some(written) => written,
-            None => fs.write(file.ino, at, bytes).await,
+            None => fs.write(file.ino, offset, bytes).await,
         };
         self.mount.oracle.end_write(&write, written.is_ok());
         if let Err(error) = written {

@@ -13,13 +13,15 @@ pub enum LockKind {
     Exclusive,
 }
 
-/// Locks of one space do not conflict with those of the other, as in Linux.
+/// Locks of one space do not conflict with those of another, as in Linux.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LockSpace {
     /// Locks of ranges by fcntl(2), for a process or an open file description.
     Ranges,
     /// Locks of whole files by flock(2).
     WholeFile,
+    /// Appends under way: a mount that is not alone with a file locks it for each.
+    Appends,
 }
 
 /// A range of bytes, for one owner.
