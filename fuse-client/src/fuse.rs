@@ -29,10 +29,10 @@ use chordfs_log::error_limited;
 use chordfs_net::{boot_clock::since_boot, operation};
 use chordfs_types::namespace::{FileKind, FileLock, Ino, RenameMode};
 use fuser::{
-    BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner,
-    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
-    ReplyEntry, ReplyIoctl, ReplyLock, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
-    WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, InitFlags, IoctlFlags,
+    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite,
+    ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use parking_lot::Mutex;
 use tokio::{runtime::Handle, sync::oneshot};
@@ -62,6 +62,8 @@ const MAX_BACKGROUND: u16 = 64;
 
 /// A request whose call has no time left gets this long: the ring may have returned in this moment.
 const SHORTEST_WAIT: Duration = Duration::from_millis(100);
+/// The most bytes of one copy.
+const MAX_COPY_BYTES: u64 = 1 << 31;
 /// How long before its deadline an operation may fail: it does not begin a pause that would end later.
 const EARLY_FAILURE: Duration = Duration::from_secs(1);
 
@@ -122,7 +124,8 @@ impl Mount {
         let (ended, end) = oneshot::channel();
         let (local_locks, appends_uncached, callers) = (false, false, Arc::default());
         let ended = Some(ended);
-        let mount = Self { fs, runtime, root, users, timeouts, deadline, local_locks, appends_uncached, callers, ended };
+        let mount =
+            Self { fs, runtime, root, users, timeouts, deadline, local_locks, appends_uncached, callers, ended };
         (mount, end)
     }
 
@@ -616,6 +619,32 @@ impl Filesystem for Mount {
                     Allocation::Zeros { keeps_size } => fs.zero_range(ino, range, keeps_size).await,
                 };
                 replies.empty("fallocate", ino, done, reply);
+            });
+        });
+    }
+
+    fn copy_file_range(
+        &self,
+        _req: &Request,
+        ino_in: INodeNo,
+        _fh_in: FileHandle,
+        offset_in: u64,
+        ino_out: INodeNo,
+        _fh_out: FileHandle,
+        offset_out: u64,
+        len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        self.guarded("copy_file_range", || {
+            let (fs, from, to) = (self.fs.clone(), self.root.inward(ino_in), self.root.inward(ino_out));
+            // The answer has 32 bits for the number of bytes.
+            let range = FileRange { offset: offset_in, len: len.min(MAX_COPY_BYTES) };
+            self.spawn_commit(async move {
+                match fs.copy_range(from, range, to, offset_out).await {
+                    Ok(copied) => reply.written(copied as u32),
+                    Err(failure) => reply.error(errno("copy_file_range", to, &failure)),
+                }
             });
         });
     }

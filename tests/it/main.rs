@@ -7,6 +7,7 @@ mod bad_input;
 mod browser;
 mod churn;
 mod config;
+mod copies;
 mod drain;
 mod experiment;
 mod faults;

@@ -96,7 +96,7 @@ fn flipped_bits_reach_no_reader_and_are_repaired() {
     assert!(scrub(&cluster, 2).contains("damaged      0 in this pass"));
 }
 
-fn disk_bytes(cluster: &Cluster) -> u64 {
+pub(super) fn disk_bytes(cluster: &Cluster) -> u64 {
     let sizes = cluster.live().into_iter().flat_map(|node| segments(cluster, node));
     sizes.map(|path| fs::metadata(path).map_or(0, |found| found.len())).sum()
 }

@@ -33,6 +33,7 @@ pub fn names_of(change: &Change) -> Vec<(Ino, &EntryName)> {
         | Change::SetXattr { .. }
         | Change::RemoveXattr { .. }
         | Change::PunchHole { .. }
+        | Change::CloneRange { .. }
         | Change::Lock { .. }
         | Change::Unlock { .. }
         | Change::CancelLock { .. }
@@ -58,8 +59,17 @@ pub fn names_of(change: &Change) -> Vec<(Ino, &EntryName)> {
     }
 }
 
-/// The inode that a change names by its number.
-pub fn inode_of(change: &Change) -> Option<Ino> {
+/// The inodes that a change names by their numbers.
+pub fn inodes_of(change: &Change) -> impl Iterator<Item = Ino> + use<> {
+    let source = match change {
+        Change::CloneRange { from, .. } => Some(*from),
+        _ => None,
+    };
+    inode_of(change).into_iter().chain(source)
+}
+
+/// The inode that a change concerns, and names by its number.
+fn inode_of(change: &Change) -> Option<Ino> {
     match change {
         Change::Link { ino, .. }
         | Change::Publish { ino, .. }
@@ -67,6 +77,7 @@ pub fn inode_of(change: &Change) -> Option<Ino> {
         | Change::SetXattr { ino, .. }
         | Change::RemoveXattr { ino, .. }
         | Change::PunchHole { ino, .. }
+        | Change::CloneRange { ino, .. }
         | Change::Lock { ino, .. }
         | Change::Unlock { ino, .. }
         | Change::CancelLock { ino, .. }
@@ -84,7 +95,7 @@ impl Tables {
     /// place. Each once, and only inodes that exist: others can know no inode that is yet to be created.
     pub fn affected(&self, change: &Change) -> Vec<Ino> {
         let mut inos: Vec<Ino> = names_of(change).into_iter().flat_map(|name| self.at_name(name)).collect();
-        inos.extend(inode_of(change));
+        inos.extend(inodes_of(change));
         if let Change::Rename { parent, new_parent, .. } = change
             && self.moves_directory(change)
         {

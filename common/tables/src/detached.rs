@@ -77,7 +77,8 @@ impl Transaction<'_> {
             for extent in &extents {
                 self.tables.remove_at(place, contents.chunk_bytes, *extent);
                 let Extent { first, count, version } = *extent;
-                self.add_dead(ChunkRun { file: contents.file.clone(), first, count, version });
+                let run = ChunkRun { file: contents.file.clone(), first, count, version };
+                self.release_chunks(run, contents.chunk_bytes);
             }
             if self.tables.extents_at(place, range).next().is_none() {
                 self.tables.detached.remove(&(ino, place, first));

@@ -146,7 +146,9 @@ impl Transaction<'_> {
             let Some(piece) = extent.part(first, last) else { continue };
             self.gained -= i64::from(piece.count);
             if keep != Some(extent.version) {
-                self.add_dead_extent(ino, piece);
+                let Attr { file, chunk_bytes, .. } = self.tables.inodes[&ino].attr.clone();
+                let Extent { first, count, version } = piece;
+                self.release_chunks(ChunkRun { file, first, count, version }, chunk_bytes);
             }
         }
     }
@@ -158,11 +160,6 @@ impl Transaction<'_> {
         let attr = &mut Arc::make_mut(inode).attr;
         let stored = chunks_of(before).saturating_sub(before.holes.into()).saturating_add_signed(gained);
         attr.holes = chunks_of(attr).saturating_sub(stored) as u32;
-    }
-
-    fn add_dead_extent(&mut self, ino: Ino, Extent { first, count, version }: Extent) {
-        let file = self.tables.inodes[&ino].attr.file.clone();
-        self.add_dead(ChunkRun { file, first, count, version });
     }
 
     pub(super) fn add_dead(&mut self, run: ChunkRun) {
@@ -210,10 +207,11 @@ impl Tables {
     }
 
     /// Returns as many names and extents as fit into one answer, across all files. An extent that covers `first` is
-    /// listed whole, even if it starts earlier: it may have been rewritten since the previous page.
+    /// listed whole, even if it starts earlier: it may have been rewritten since the previous page. What a file shares
+    /// is listed with it as it is stored.
     pub(super) fn contents_page(&self, ino: Ino, first: u32) -> Answer {
         let (mut files, mut left, mut bytes): (Vec<FileContents>, _, _) = (Vec::new(), PAGE_ITEMS as usize, 0);
-        for (number, (&at, inode)) in self.inodes.range::<_, Ino>(ino..).enumerate() {
+        for (number, &at) in self.inodes.range::<_, Ino>(ino..).map(|(at, _)| at).enumerate() {
             if left == 0 || bytes > CONTENTS_BYTES || number == CONTENTS_INODES {
                 return Answer::Contents { files, next: Some((at, 1)) };
             }
@@ -222,9 +220,21 @@ impl Tables {
             if extents.is_empty() {
                 continue;
             }
-            let file = inode.attr.file.clone();
-            (left, bytes) = (left - extents.len(), bytes + file.as_bytes().len());
-            files.push(FileContents { ino: at, file, extents });
+            left -= extents.len();
+            for (listed, ChunkRun { file, first, count, version }) in extents.iter().zip(self.stored_runs(at, &extents))
+            {
+                if bytes > CONTENTS_BYTES {
+                    return Answer::Contents { files, next: Some((at, listed.first)) };
+                }
+                let extent = Extent { first, count, version };
+                match files.last_mut().filter(|last| (last.ino, &last.file) == (at, &file)) {
+                    Some(last) => last.extents.push(extent),
+                    None => {
+                        bytes += file.as_bytes().len();
+                        files.push(FileContents { ino: at, file, extents: vec![extent] });
+                    }
+                }
+            }
             if let Some(next) = rest.next() {
                 return Answer::Contents { files, next: Some((at, next.first)) };
             }
@@ -257,10 +267,10 @@ impl Tables {
 
     /// Returns `Conflict`, which means "store the chunks again", unless the run can become current in this file: a
     /// version is current in one file only, and neither a dead chunk nor any chunk of a retired version becomes current
-    /// again.
+    /// again, nor one that was cloned: its extents are counted.
     pub(super) fn check_alive(&self, ino: Ino, run: &Extent) -> Result<(), FsError> {
         let elsewhere = self.versions.get(&run.version).is_some_and(|used| used.ino != ino);
-        if elsewhere || self.is_retired(run.version) {
+        if elsewhere || self.is_retired(run.version) || self.is_shared(run) {
             return Err(FsError::Conflict { index: run.first });
         }
         let detached = self.detached_under(ino, run).filter(|extent| extent.version == run.version);
@@ -291,6 +301,9 @@ impl Tables {
 
     /// Returns whether any chunk of this run is current. A dead run never is, because of [`Tables::check_alive`].
     pub(super) fn is_current(&self, run: &ChunkRun) -> bool {
+        if self.is_shared(&run.into()) {
+            return true;
+        }
         let Some(user) = self.user_of(run.version) else { return false };
         let last = Extent::from(run).last();
         let mut covered = self.extents_from(user, run.first).take_while(|extent| extent.first <= last);
@@ -360,7 +373,10 @@ impl Tables {
             let Extent { first, count, version } = extent.part(1, last).expect("it begins in this segment");
             self.extents.insert(ExtentKey { ino: place, first }, ExtentValue { count, version });
             self.versions.entry(version).or_insert(VersionUse { ino, extents: 0 }).extents += 1;
-            self.stored_bytes = self.stored_bytes.wrapping_add(self.space(ino, count));
+            // What clones share was counted with the extents for which it was stored.
+            if !version.is_clone() {
+                self.stored_bytes = self.stored_bytes.wrapping_add(self.space(ino, count));
+            }
             work::count(1);
         }
     }
@@ -373,7 +389,9 @@ impl Tables {
     pub(super) fn remove_at(&mut self, place: Ino, chunk_bytes: u32, Extent { first, count, version }: Extent) {
         work::count(1);
         self.extents.remove(&ExtentKey { ino: place, first });
-        self.stored_bytes = self.stored_bytes.wrapping_sub(u64::from(count) * u64::from(chunk_bytes));
+        if !version.is_clone() {
+            self.stored_bytes = self.stored_bytes.wrapping_sub(u64::from(count) * u64::from(chunk_bytes));
+        }
         match self.versions.get_mut(&version) {
             Some(used) if used.extents > 1 => used.extents -= 1,
             _ => drop(self.versions.remove(&version)),

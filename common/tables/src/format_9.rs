@@ -15,8 +15,8 @@ use imbl::OrdMap;
 use serde::Deserialize;
 
 use super::{
-    Counters, DeadRun, DentryKey, DetachedContents, DetachedKey, EndedHolds, ExtentKey, ExtentValue, LoggedChunks,
-    OrphanInode, SessionRecord, SkippedRange, Tables, VersionUse, format_13::InodeOfFormat13, map,
+    Clones, Counters, DeadRun, DentryKey, DetachedContents, DetachedKey, EndedHolds, ExtentKey, ExtentValue,
+    LoggedChunks, OrphanInode, SessionRecord, SkippedRange, Tables, VersionUse, format_13::InodeOfFormat13, map,
 };
 
 /// Read whole, and then turned into [`Tables`].
@@ -120,6 +120,7 @@ impl<S: Clone + Into<SessionRecord>> From<TablesBeforeConfig<S>> for Tables {
             name_counts: OrdMap::new(),
             xattrs: OrdMap::new(),
             locks: OrdMap::new(),
+            clones: Clones::default(),
         };
         tables.note_all_parents();
         tables.count_holes();

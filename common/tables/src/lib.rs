@@ -13,6 +13,7 @@
 mod acl;
 mod affected;
 mod attributes;
+mod clones;
 mod config;
 mod detached;
 mod discard;
@@ -52,7 +53,7 @@ mod xattrs;
 
 use std::sync::Arc;
 
-pub use affected::{inode_of, names_of};
+pub use affected::{inodes_of, names_of};
 use bytes::Bytes;
 use chordfs_types::{
     chunk::{FileName, MAX_FILE_NAME_BYTES, NameError, Version},
@@ -64,6 +65,7 @@ use chordfs_types::{
     },
     ring_config::RingConfig,
 };
+use clones::{CloneSource, Clones};
 use detached::{DetachedContents, DetachedKey, EndedHolds};
 use extents::{DeadRun, ExtentKey, ExtentValue, VersionUse};
 pub use format_8::{ConfigOfFormat8, TablesOfFormat8};
@@ -151,6 +153,7 @@ pub struct Tables {
     /// Only inodes on which somebody holds a lock or waits for one.
     #[serde(with = "map")]
     locks: OrdMap<Ino, Arc<InodeLocks>>,
+    clones: Clones,
 }
 
 /// The result of applying one operation.
@@ -196,6 +199,7 @@ impl Tables {
             name_counts: OrdMap::new(),
             xattrs: OrdMap::new(),
             locks: OrdMap::new(),
+            clones: Clones::default(),
         }
     }
 
@@ -444,6 +448,10 @@ impl Transaction<'_> {
             Change::KeepLocks { ino, locks } => self.keep_locks(*ino, locks),
             Change::PunchHole { ino, first, count, chunk_bytes } => {
                 self.punch_hole(*ino, (*first, *count), *chunk_bytes)
+            }
+            Change::CloneRange { from, from_first, ino, first, count, chunk_bytes, size_at_least } => {
+                let source = CloneSource { ino: *from, first: *from_first, count: *count };
+                self.clone_range(source, *ino, *first, *chunk_bytes, *size_at_least)
             }
             Change::MakeMasked { parent, name, node, umask, exclusive } => {
                 self.make_masked(*parent, name, node, *umask, *exclusive)

@@ -18,7 +18,7 @@
 //!   ([`super::id_jump`]) may belong to lost operations: both are left alone.
 
 use chordfs_types::{
-    chunk::{ChunkRun, Version},
+    chunk::ChunkRun,
     fs_error::FsError,
     namespace::{Answer, Extent, MAX_COLLECTED_RUNS, Reply},
 };
@@ -68,7 +68,7 @@ impl Tables {
     fn add_unreferenced(&self, run: &Extent, left: &mut u32, pieces: &mut Vec<Extent>) -> Option<u32> {
         let Some(rest) = left.checked_sub(1) else { return Some(run.first) };
         *left = rest;
-        if !self.may_be_orphaned(run.version) {
+        if !self.may_be_orphaned(run) {
             return None;
         }
         let mut from = run.first;
@@ -95,14 +95,15 @@ impl Tables {
         user.flat_map(move |ino| self.extents_from(ino, first).take_while(move |extent| extent.first <= last))
     }
 
-    fn may_be_orphaned(&self, version: Version) -> bool {
-        self.check_version(version).is_ok() && !self.is_skipped(version)
+    /// Shared chunks are counted, and dead when nothing has them any more; chunks beside them in a run wait for that.
+    fn may_be_orphaned(&self, run: &Extent) -> bool {
+        self.check_version(run.version).is_ok() && !self.is_skipped(run.version) && !self.is_shared(run)
     }
 
     /// Returns the parts of a run that are neither current nor already dead. Examines at most `left` extents, and
     /// returns nothing if they are not enough.
     pub(super) fn orphaned(&self, run: &Extent, left: &mut usize) -> Vec<Extent> {
-        if !self.may_be_orphaned(run.version) {
+        if !self.may_be_orphaned(run) {
             return Vec::new();
         }
         let user = self.versions.get(&run.version).into_iter();
@@ -121,7 +122,7 @@ impl Tables {
 }
 
 /// Returns the parts of a run that are in none of `kept`, which ascend.
-fn without(run: &Extent, kept: &[Extent]) -> Vec<Extent> {
+pub(super) fn without(run: &Extent, kept: &[Extent]) -> Vec<Extent> {
     let (mut parts, mut from) = (Vec::new(), Some(run.first));
     for kept in kept {
         let Some(start) = from else { break };

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use chordfs_types::{
-    chunk::Version,
+    chunk::{ChunkId, Version},
     identity::IdentityId,
     namespace::{EntryName, Ino, SessionId},
 };
@@ -170,6 +170,11 @@ impl BoundView<'_> {
     pub fn reaches_version(&self, version: Version) -> bool {
         let used_by = self.tables.versions.get(&version).map(|used| used.ino);
         used_by.is_some_and(|ino| self.reaches(ino)) || self.owns(version)
+    }
+
+    /// Whether a file that the caller reaches has the chunk by a clone.
+    pub fn reaches_by_clone(&self, id: ChunkId) -> bool {
+        self.tables.cloned_into(id).any(|ino| self.reaches(ino))
     }
 
     /// Whether a session of the caller has the version to write with.

@@ -1,7 +1,7 @@
 //! Queries. They change nothing, so a clone of the tables can answer them as well.
 
 use chordfs_types::{
-    chunk::Version,
+    chunk::{ChunkId, Version},
     fs_error::FsError,
     identity::IdentityId,
     namespace::{
@@ -49,6 +49,10 @@ impl Tables {
                 self.inode(*ino)?;
                 Ok(Answer::Locks(self.held_locks(*ino)))
             }
+            Query::Clones { versions } => self.describe_clones(versions),
+            Query::ReachableByClone { owner, path, without_root, ids } => {
+                self.reachable_by_clone(*owner, path, *without_root, ids)
+            }
             Query::OpenEntries { ino, after, limit } => self.open_entries(*ino, after.as_ref(), *limit),
         }
     }
@@ -74,6 +78,24 @@ impl Tables {
         let view = self.squashed_view(owner, path);
         let reaches = |version: &Version| view.is_some_and(|view| view.reaches_version(*version, stores));
         Answer::Reachable(versions.iter().map(reaches).collect())
+    }
+
+    fn reachable_by_clone(
+        &self,
+        owner: IdentityId,
+        path: &[EntryName],
+        without_root: bool,
+        ids: &[ChunkId],
+    ) -> Result<Answer, FsError> {
+        if ids.len() > PAGE_ITEMS as usize {
+            return Err(invalid(format!("{} chunks; at most {PAGE_ITEMS} are allowed", ids.len())));
+        }
+        let (bound, squashed) = (self.bound_view(owner, path), self.squashed_view(owner, path));
+        let reaches = |id: &ChunkId| {
+            let may_read = squashed.is_some_and(|view| view.reaches_by_clone(*id));
+            if without_root { may_read } else { bound.is_some_and(|view| view.reaches_by_clone(*id)) }
+        };
+        Ok(Answer::Reachable(ids.iter().map(reaches).collect()))
     }
 
     fn lookup(&self, parent: Ino, name: &EntryName) -> Result<&Inode, FsError> {

@@ -8,7 +8,7 @@
 //! has made, or one that another mount had answered before, counts.
 
 use chordfs_types::{
-    chunk::Version,
+    chunk::{ChunkId, Version},
     fs_error::FsError,
     identity::IdentityId,
     namespace::{
@@ -97,6 +97,10 @@ impl SquashedView<'_> {
                 if commit.set.is_empty() { Ok(()) } else { self.check_set(*ino, &commit.set) }
             }
             Change::PunchHole { ino, .. } => self.require(*ino, WRITE, "write the file"),
+            Change::CloneRange { from, ino, .. } => {
+                self.require(*from, READ, "read the file")?;
+                self.require(*ino, WRITE, "write the file")
+            }
             // A user who could not open the file must not lock others out.
             Change::Lock { ino, .. } | Change::KeepLocks { ino, .. } => self.require_any(*ino, &[READ, WRITE, EXECUTE]),
             Change::Hold { ino } if !self.may_hold(*ino) => Err(refused(format!("keep the file {}", ino.0))),
@@ -120,7 +124,11 @@ impl SquashedView<'_> {
             Query::OpenEntries { .. } => {
                 Err(FsError::Unsupported { what: "opening in advance on a machine whose root has no power".into() })
             }
-            Query::LoggedChunks { ids } => match ids.iter().find(|id| !self.is_file_open(id.version, false)) {
+            Query::Clones { versions } => match versions.iter().find(|version| !self.is_file_open(**version, false)) {
+                Some(version) => Err(refused(format!("read version {}", version.0))),
+                None => Ok(()),
+            },
+            Query::LoggedChunks { ids } => match ids.iter().find(|id| !self.reads_chunk(**id)) {
                 Some(id) => Err(refused(format!("read version {}", id.version.0))),
                 None => Ok(()),
             },
@@ -145,12 +153,21 @@ impl SquashedView<'_> {
         self.bound.owns(version)
     }
 
+    fn reads_chunk(&self, id: ChunkId) -> bool {
+        self.is_file_open(id.version, false) || self.reaches_by_clone(id)
+    }
+
     /// Whether a file has the version that may be read, or with `stores` written. The log may keep what root has
     /// removed.
     fn is_file_open(&self, version: Version, stores: bool) -> bool {
         let user = self.tables.versions.get(&version).map(|used| used.ino);
         let wanted: &[u16] = if stores { &[WRITE] } else { &[READ, EXECUTE] };
         user.is_some_and(|ino| self.require_any(ino, wanted).is_ok())
+    }
+
+    /// Whether a file has the chunk by a clone that the caller may read.
+    pub(super) fn reaches_by_clone(&self, id: ChunkId) -> bool {
+        self.tables.cloned_into(id).any(|ino| self.require_any(ino, &[READ, EXECUTE]).is_ok())
     }
 
     /// Whether a file without a name may be kept by one who could only have opened it.

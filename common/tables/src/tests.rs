@@ -8,6 +8,7 @@ use chordfs_types::namespace::{
 use super::*;
 
 mod affected;
+mod clones;
 mod config;
 mod contents;
 mod detached;

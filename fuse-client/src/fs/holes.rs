@@ -26,7 +26,7 @@ pub enum Sought {
 }
 
 impl FileRange {
-    fn end(self) -> Result<u64, FsError> {
+    pub(super) fn end(self) -> Result<u64, FsError> {
         self.offset.checked_add(self.len).ok_or(FsError::FileTooLarge)
     }
 }
@@ -65,7 +65,8 @@ impl FileSystem {
         self.commit(ino, Durability::Memory).await?;
         let Some((first, count)) = parts.chunks else { return Ok(()) };
         let chunk_bytes = chunk_bytes as u32;
-        self.change_contents(ino, &file, Change::PunchHole { ino, first, count, chunk_bytes }).await
+        let change = Change::PunchHole { ino, first, count, chunk_bytes };
+        self.change_contents(ino, &file, self.change_attr(change)).await
     }
 
     /// Makes the range zeros, and the file as long as the range unless `keeps_size`.
@@ -114,16 +115,22 @@ impl FileSystem {
     async fn grow(&self, ino: Ino, file: &OpenFile, end: u64) -> Result<(), FsError> {
         self.commit(ino, Durability::Memory).await?;
         let commit = Commit { size_at_least: end, ..Commit::default() };
-        self.change_contents(ino, file, Change::Commit { ino, commit }).await
+        self.change_contents(ino, file, self.change_attr(Change::Commit { ino, commit })).await
     }
 
     /// Sends a change of the contents that is not made of written bytes.
-    async fn change_contents(&self, ino: Ino, file: &OpenFile, change: Change) -> Result<(), FsError> {
+    pub(super) async fn change_contents(
+        &self,
+        ino: Ino,
+        file: &OpenFile,
+        change: impl Future<Output = Result<Attr, FsError>>,
+    ) -> Result<(), FsError> {
         let stamp = self.cache.stamp();
         let _under_way = self.cache.begin_own_change(Vec::new(), vec![ino]);
-        let changed: Result<Attr, FsError> = self.change_attr(change).await;
-        let attr =
-            changed.inspect_err(|_| self.cache.forget_attr(ino)).map_err(|error| self.stale_if_gone(ino, error))?;
+        let attr = change
+            .await
+            .inspect_err(|_| self.cache.forget_attr(ino))
+            .map_err(|error| self.stale_if_gone(ino, error))?;
         self.refresh_open_file(ino, file).await?;
         self.record_change(stamp, &attr);
         Ok(())

@@ -7,6 +7,7 @@
 
 mod appends;
 mod close_later;
+mod copies;
 mod creations;
 mod data;
 mod directory;

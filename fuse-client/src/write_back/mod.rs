@@ -36,7 +36,7 @@ use chordfs_net::{
     session::EventReceipt,
     tasks,
 };
-use chordfs_tables::{inode_of, names_of};
+use chordfs_tables::{inodes_of, names_of};
 use chordfs_types::{
     chunk::Version,
     fs_error::FsError,
@@ -329,7 +329,7 @@ impl WriteBackState {
         let names = names_of(change);
         let at_names = names.iter().filter_map(|(parent, name)| self.at_name(*parent, name));
         let mut inos: Vec<Ino> = names.iter().map(|(parent, _)| *parent).chain(at_names).collect();
-        inos.extend(inode_of(change));
+        inos.extend(inodes_of(change));
         inos.sort();
         inos.dedup();
         inos

@@ -61,6 +61,13 @@ impl ChunkClient {
     /// Errors, by the deadline: `NoReplica` if no holder of a chunk answers, or all members of the ring answer and none
     /// has it.
     pub async fn get(&self, chunks: &[ChunkRef]) -> Result<Vec<Bytes>, FsError> {
+        if chunks.iter().all(|chunk| !chunk.id.version.is_clone()) {
+            return self.get_stored(chunks).await;
+        }
+        self.get_stored(&self.clones.resolve(chunks, self.references.get()).await?).await
+    }
+
+    async fn get_stored(&self, chunks: &[ChunkRef]) -> Result<Vec<Bytes>, FsError> {
         let mut found = FoundChunks::with_capacity(chunks.len());
         let mut attempts = ChunkAttempts::new(self.deadline);
         let mut absent_attempts = 0;

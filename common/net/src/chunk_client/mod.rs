@@ -5,6 +5,7 @@
 //! about a second, since other holders can serve it, too. Failures are retried until the deadline, by a new route.
 
 mod batch;
+mod clones;
 mod durability_check;
 mod get;
 mod put;
@@ -20,11 +21,11 @@ use std::{
 use bytes::Bytes;
 use chordfs_log::warn_limited;
 use chordfs_types::{
-    chunk::{ChunkId, FileName},
+    chunk::{ChunkId, FileName, Version},
     chunk_api::calls,
     disk_space::{RingSpace, Space},
     fs_error::FsError,
-    namespace::{Extent, LoggedChunk},
+    namespace::{ClonedRun, Extent, LoggedChunk},
     ring_id::{Neighbours, NodeRef, RingId},
     route_table::Route,
 };
@@ -36,7 +37,7 @@ use tokio::{
 };
 use tracing::debug;
 
-use self::sync::UnsyncedBatches;
+use self::{clones::KnownClones, sync::UnsyncedBatches};
 use crate::{backoff::Backoff, http_pool::HttpPool, operation, router::Router};
 
 /// A chunk that no file references this long after it was put will never be referenced: a writer commits within
@@ -93,6 +94,8 @@ pub trait ChunkReferences: Send + Sync {
     /// Returns those of the chunks whose data is in the log, because their holders may not have them yet. It may omit
     /// the last ones of many.
     fn logged(&self, ids: Vec<ChunkId>) -> BoxFuture<'_, Result<Vec<LoggedChunk>, FsError>>;
+    /// Returns what the versions of clones stand for, apart from those that no file has.
+    fn clones(&self, versions: Vec<Version>) -> BoxFuture<'_, Result<Vec<ClonedRun>, FsError>>;
 }
 
 pub struct ChunkClient {
@@ -103,6 +106,7 @@ pub struct ChunkClient {
     deadline: Duration,
     unsynced: UnsyncedBatches,
     references: OnceLock<Arc<dyn ChunkReferences>>,
+    clones: KnownClones,
     settled_after: Duration,
     /// One permit for each hedged request.
     hedged: Semaphore,
@@ -127,6 +131,7 @@ impl ChunkClient {
             deadline,
             unsynced: UnsyncedBatches::default(),
             references: OnceLock::new(),
+            clones: KnownClones::default(),
             settled_after,
             hedged: Semaphore::new(MAX_HEDGED),
         })

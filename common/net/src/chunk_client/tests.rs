@@ -15,7 +15,7 @@ use chordfs_types::{
     chunk::{ChunkRef, VerifiedBatch, Version, encode_record, take_record},
     chunk_api::Durability,
     chunk_api::{ABSENT, DELETED, ON_DISK, STORED_HEADER, Synced, decode_batch},
-    namespace::{self, LoggedChunk},
+    namespace::{self, ClonedRun, LoggedChunk},
 };
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, Response, StatusCode, body::Incoming, server::conn::http1, service::service_fn};
@@ -602,6 +602,10 @@ impl ChunkReferences for UnreferencedChunks {
     fn logged(&self, _: Vec<ChunkId>) -> BoxFuture<'_, Result<Vec<LoggedChunk>, FsError>> {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
+
+    fn clones(&self, _: Vec<Version>) -> BoxFuture<'_, Result<Vec<ClonedRun>, FsError>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
 }
 
 /// A namespace whose log keeps these chunks. An answer holds two of them.
@@ -617,6 +621,10 @@ impl ChunkReferences for ChunksInLog {
         let kept = |id: &ChunkId| self.0.iter().find(|chunk| chunk.id == *id);
         let found = ids.iter().filter_map(kept).map(|chunk| LoggedChunk { id: chunk.id, data: chunk.data.clone() });
         Box::pin(std::future::ready(Ok(found.take(2).collect())))
+    }
+
+    fn clones(&self, _: Vec<Version>) -> BoxFuture<'_, Result<Vec<ClonedRun>, FsError>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
     }
 }
 

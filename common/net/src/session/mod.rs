@@ -12,8 +12,8 @@ use chordfs_types::{
     chunk::{ChunkId, Version},
     fs_error::FsError,
     namespace::{
-        Answer, Change, ClientReport, Extent, FeedEvent, Ino, LoggedChunk, NamespaceOp, Query, Reply, Request,
-        Response, SessionId, Time, VersionBlock, encode,
+        Answer, Change, ClientReport, ClonedRun, Extent, FeedEvent, Ino, LoggedChunk, NamespaceOp, Query, Reply,
+        Request, Response, SessionId, Time, VersionBlock, encode,
     },
 };
 use futures_util::future::BoxFuture;
@@ -378,6 +378,15 @@ impl ChunkReferences for Session {
             match self.query(Query::LoggedChunks { ids }).await? {
                 Answer::LoggedChunks(logged) => Ok(logged),
                 other => Err(FsError::Internal { detail: format!("asked for logged chunks, got {other:?}") }),
+            }
+        })
+    }
+
+    fn clones(&self, versions: Vec<Version>) -> BoxFuture<'_, Result<Vec<ClonedRun>, FsError>> {
+        Box::pin(async move {
+            match self.query(Query::Clones { versions }).await? {
+                Answer::Clones(clones) => Ok(clones),
+                other => Err(FsError::Internal { detail: format!("asked for clones, got {other:?}") }),
             }
         })
     }

@@ -235,6 +235,7 @@ impl Model {
             | Change::RemoveXattr { .. }
             | Change::MakeMasked { .. }
             | Change::PunchHole { .. }
+            | Change::CloneRange { .. }
             | Change::Lock { .. }
             | Change::Unlock { .. }
             | Change::CancelLock { .. }

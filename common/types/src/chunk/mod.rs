@@ -126,6 +126,21 @@ pub fn chunk_key(file: &FileName, index: u32) -> RingId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Version(pub u64);
 
+impl Version {
+    const CLONE: u64 = 1 << 63;
+
+    /// The version of a clone: no chunk is stored under it, but it stands for chunks that are stored under another one
+    /// (`ClonedRun`).
+    pub fn of_clone(number: u64) -> Self {
+        Self(number | Self::CLONE)
+    }
+
+    /// Whether it is the version of a clone.
+    pub fn is_clone(self) -> bool {
+        self.0 & Self::CLONE != 0
+    }
+}
+
 /// Identifies one stored chunk. A version belongs to one run of one file, so version and index are enough; NAME serves
 /// placement and people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -382,6 +382,24 @@ pub enum Change {
         /// At most [`MAX_LOCKS`](super::MAX_LOCKS).
         locks: Vec<FileLock>,
     },
+    /// Lets a file have chunks of another one, or its own, in place of what it has in that range: both share the
+    /// stored chunks. Holes become holes. Answered with `Cloned`.
+    CloneRange {
+        /// The file whose chunks these are.
+        from: Ino,
+        /// The first of them there.
+        from_first: u32,
+        /// The file that gets them, with or without a name.
+        ino: Ino,
+        /// Their first number there. In one file the two ranges must not overlap.
+        first: u32,
+        /// At least 1.
+        count: u32,
+        /// The chunk size of both files: refused with `Stale` if one has another one.
+        chunk_bytes: u32,
+        /// The file is at least this long afterwards, if all of the range was cloned.
+        size_at_least: u64,
+    },
 }
 
 /// Whether an extended attribute must exist already.
@@ -436,6 +454,8 @@ pub const MAX_HOLDS: usize = 4096;
 pub const MAX_COMMIT_RUNS: usize = 1024;
 /// The most bytes that one `CommitWithData` carries: what is larger costs less if it goes to its holders at once.
 pub const MAX_COMMIT_DATA: usize = 256 << 10;
+/// The most extents that one `CloneRange` clones.
+pub const MAX_CLONED_RUNS: usize = 1024;
 /// The most runs of one `CollectOrphans` or `Discard`.
 pub const MAX_COLLECTED_RUNS: usize = 1024;
 
@@ -653,5 +673,12 @@ pub enum Reply {
     LocksRefused {
         /// The session's programs do not hold them any longer.
         locks: Vec<FileLock>,
+    },
+    /// To `CloneRange`.
+    Cloned {
+        /// The attributes of the file that has them now.
+        attr: Attr,
+        /// How many chunks were cloned: less than all if they are of more than [`MAX_CLONED_RUNS`] extents.
+        count: u32,
     },
 }

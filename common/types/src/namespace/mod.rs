@@ -15,8 +15,8 @@ mod values;
 
 pub use self::{
     change::{
-        Change, ChunkWrite, Commit, DiscardedRuns, LoggedChunk, MAX_COLLECTED_RUNS, MAX_COMMIT_DATA, MAX_COMMIT_RUNS,
-        MAX_HOLDS, NamespaceOp, NewNode, OpId, RenameMode, Reply, SetAttr, Truncate, XattrMode,
+        Change, ChunkWrite, Commit, DiscardedRuns, LoggedChunk, MAX_CLONED_RUNS, MAX_COLLECTED_RUNS, MAX_COMMIT_DATA,
+        MAX_COMMIT_RUNS, MAX_HOLDS, NamespaceOp, NewNode, OpId, RenameMode, Reply, SetAttr, Truncate, XattrMode,
     },
     identities::{
         AdmissionReason, Invitation, InvitationHash, KeyHash, KnownIdentity, MAX_IDENTITIES, MAX_INVITATIONS,
@@ -30,7 +30,7 @@ pub use self::{
     pool_size::{MAX_POOL_REASON_BYTES, PoolDecider, PoolDecision, PoolSize, PoolStep, REMEMBERED_POOL_DECISIONS},
     query::{Answer, DirEntry, FileContents, MAX_LISTED_EXTENTS, OpenedEntry, PAGE_ITEMS, Query},
     values::{
-        AcceptedToken, Attr, EntryName, Extent, FileKind, InoBlock, InodeFlags, MAX_ENTRY_NAME_BYTES,
+        AcceptedToken, Attr, ClonedRun, EntryName, Extent, FileKind, InoBlock, InodeFlags, MAX_ENTRY_NAME_BYTES,
         MAX_XATTR_NAME_BYTES, MAX_XATTR_VALUE_BYTES, MAX_XATTRS_BYTES, SessionId, Time, VersionBlock, XattrName,
         Xattrs, permission,
     },

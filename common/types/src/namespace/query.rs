@@ -8,7 +8,7 @@ use super::{
     identities::{Invitation, KnownIdentity},
     locks::HeldLock,
     pool_size::PoolSize,
-    values::{AcceptedToken, Attr, EntryName, Extent, Xattrs},
+    values::{AcceptedToken, Attr, ClonedRun, EntryName, Extent, Xattrs},
 };
 use crate::{
     chunk::{ChunkId, ChunkRun, FileName, Version},
@@ -144,6 +144,23 @@ pub enum Query {
         /// `Stale` if it does not exist.
         ino: Ino,
     },
+    /// What the versions of clones stand for. Answered with `Clones`.
+    Clones {
+        /// At most [`PAGE_ITEMS`].
+        versions: Vec<Version>,
+    },
+    /// Which chunks a caller may read because a file has them by a clone that it reaches. Nodes ask this when a caller
+    /// does not reach their versions otherwise. Answered with `Reachable`.
+    ReachableByClone {
+        /// The caller's identity.
+        owner: IdentityId,
+        /// The folder to which it is bound; empty if it is bound to none.
+        path: Vec<EntryName>,
+        /// Root has no power on the caller's machine.
+        without_root: bool,
+        /// At most [`PAGE_ITEMS`].
+        ids: Vec<ChunkId>,
+    },
 }
 
 /// The result of a [`Query`] that was not refused.
@@ -220,7 +237,7 @@ pub enum Answer {
     },
     /// To `RevokedIdentities`, by their numbers.
     RevokedIdentities(Vec<IdentityId>),
-    /// To `Reachable` and `ReachableWithoutRoot`, in the order of the query.
+    /// To `Reachable`, `ReachableWithoutRoot` and `ReachableByClone`, in the order of the query.
     Reachable(Vec<bool>),
     /// To `OpenEntries`.
     OpenedEntries {
@@ -238,6 +255,8 @@ pub enum Answer {
     },
     /// To `Locks`: those that are held. Nobody waits if there are none.
     Locks(Vec<HeldLock>),
+    /// To `Clones`: those that files have.
+    Clones(Vec<ClonedRun>),
 }
 
 /// A name with all that a mount needs to open what it leads to.

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    chunk::{ChunkRun, FileName, NameError, Version},
+    chunk::{ChunkId, ChunkRef, ChunkRun, FileName, NameError, Version},
     ino::Ino,
     operator::TokenHash,
 };
@@ -379,6 +379,26 @@ impl Extent {
 impl From<&ChunkRun> for Extent {
     fn from(run: &ChunkRun) -> Self {
         Self { first: run.first, count: run.count, version: run.version }
+    }
+}
+
+/// What the version of a clone stands for. Neither changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClonedRun {
+    /// The version of the clone, as it is in the extents of one file.
+    pub version: Version,
+    /// The number of the first of its chunks in that file.
+    pub first: u32,
+    /// The chunks as they are stored, all of them, in the same order.
+    pub stored: ChunkRun,
+}
+
+impl ClonedRun {
+    /// Where a chunk of the file is stored that has the clone's version; `None` if the clone has no such chunk.
+    pub fn stored_chunk(&self, index: u32) -> Option<ChunkRef> {
+        let after = index.checked_sub(self.first).filter(|after| *after < self.stored.count)?;
+        let id = ChunkId { version: self.stored.version, index: self.stored.first + after };
+        Some(ChunkRef { file: self.stored.file.clone(), id })
     }
 }
 

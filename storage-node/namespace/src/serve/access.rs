@@ -63,6 +63,7 @@ fn check_query(role: Role, query: &Query) -> Result<(), FsError> {
         | Query::Contents { .. }
         | Query::Reachable { .. }
         | Query::ReachableWithoutRoot { .. }
+        | Query::ReachableByClone { .. }
             if !inside =>
         {
             Err(refused(format!("the role {role} may not ask this")))
@@ -98,6 +99,7 @@ fn kind(change: &Change) -> ChangeKind {
         | Change::SetXattr { .. }
         | Change::RemoveXattr { .. }
         | Change::PunchHole { .. }
+        | Change::CloneRange { .. }
         | Change::Commit { .. }
         | Change::CommitWithData { .. }
         | Change::Discard { .. } => ChangeKind::Files,

@@ -6,9 +6,9 @@
 
 use chordfs_identity::{Identity, Role};
 use chordfs_net::transport::RemoteCaller;
-use chordfs_tables::{BoundView, SquashedView, Tables, inode_of, names_of};
+use chordfs_tables::{BoundView, SquashedView, Tables, inodes_of, names_of};
 use chordfs_types::{
-    chunk::Version,
+    chunk::{ChunkId, Version},
     fs_error::FsError,
     namespace::{Answer, Change, EntryName, Ino, NamespaceOp, Query, Request, SessionId, folder_of},
 };
@@ -124,6 +124,8 @@ fn sessions_of(request: &Request) -> Vec<SessionId> {
 struct Named<'a> {
     inos: Vec<Ino>,
     versions: Vec<Version>,
+    /// Chunks to be read.
+    chunks: Vec<ChunkId>,
     /// A name that is looked up, perhaps on the way to the folder.
     look_up: Option<(Ino, &'a EntryName)>,
     /// A path from the root.
@@ -147,7 +149,7 @@ impl<'a> Named<'a> {
 
     fn add_change(&mut self, change: &Change) {
         self.inos.extend(names_of(change).into_iter().map(|(parent, _)| parent));
-        self.inos.extend(inode_of(change));
+        self.inos.extend(inodes_of(change));
         match change {
             Change::Hold { ino } => self.inos.push(*ino),
             Change::HoldOrphans { inos } => self.inos.extend(inos),
@@ -171,7 +173,8 @@ impl<'a> Named<'a> {
             | Query::ReadLink { ino } => self.inos.push(*ino),
             Query::Resolve { path } => self.path = Some(path),
             Query::Unreferenced { runs } => self.versions.extend(runs.iter().map(|run| run.version)),
-            Query::LoggedChunks { ids } => self.versions.extend(ids.iter().map(|id| id.version)),
+            Query::LoggedChunks { ids } => self.chunks.extend(ids),
+            Query::Clones { versions } => self.versions.extend(versions),
             Query::StatFs | Query::RingConfig => {}
             Query::Dead { .. }
             | Query::Contents { .. }
@@ -180,13 +183,19 @@ impl<'a> Named<'a> {
             | Query::Identities
             | Query::RevokedIdentities
             | Query::Reachable { .. }
-            | Query::ReachableWithoutRoot { .. } => self.everything = true,
+            | Query::ReachableWithoutRoot { .. }
+            | Query::ReachableByClone { .. } => self.everything = true,
         }
     }
 
     fn is_nothing(&self) -> bool {
-        let Self { inos, versions, look_up, path, everything } = self;
-        inos.is_empty() && versions.is_empty() && look_up.is_none() && path.is_none() && !everything
+        let Self { inos, versions, chunks, look_up, path, everything } = self;
+        inos.is_empty()
+            && versions.is_empty()
+            && chunks.is_empty()
+            && look_up.is_none()
+            && path.is_none()
+            && !everything
     }
 
     /// The error says what lies outside of the folder.
@@ -199,6 +208,10 @@ impl<'a> Named<'a> {
         }
         if let Some(Version(version)) = self.versions.iter().find(|version| !view.reaches_version(**version)) {
             return Err(format!("no file in it has version {version}"));
+        }
+        let reads = |id: &ChunkId| view.reaches_version(id.version) || view.reaches_by_clone(*id);
+        if let Some(ChunkId { version: Version(version), .. }) = self.chunks.iter().find(|id| !reads(id)) {
+            return Err(format!("no file in it has this chunk of version {version}"));
         }
         let is_inside = |path: &[EntryName]| path.starts_with(folder) || folder.starts_with(path);
         if self.path.is_some_and(|path| !is_inside(path)) {

@@ -3,11 +3,11 @@
 //! ```text
 //! magic "CFrs" | format u32 | length n of the meta u32 | meta, n bytes | tables | CRC32C of all before u32
 //! ```
-//! Meta and tables are postcard, numbers little-endian. Formats 7 to 14 are read too: format 14 has no extended
-//! attributes and no locks, in format 13 only directories know their parents, format 12 has no identities, in format
-//! 11 no chunk's data is logged, in format 10 sessions have no inode numbers, in format 9 they also do not say whether
-//! they may hold leases, in format 8 the tables also lack the size of the pool and some of its settings, and in format
-//! 7 the whole configuration of the ring and the operators' tokens.
+//! Meta and tables are postcard, numbers little-endian. Formats 7 to 15 are read too: format 15 has no clones, format
+//! 14 no extended attributes and no locks, in format 13 only directories know their parents, format 12 has no
+//! identities, in format 11 no chunk's data is logged, in format 10 sessions have no inode numbers, in format 9 they
+//! also do not say whether they may hold leases, in format 8 the tables also lack the size of the pool and some of its
+//! settings, and in format 7 the whole configuration of the ring and the operators' tokens.
 //!
 //! A new snapshot is written beside the old one and renamed over it when it is durable, so there is always a complete
 //! one. A reader of the old one keeps its open file.
@@ -35,7 +35,9 @@ use super::log_file::{damaged, other_format};
 use crate::raft_types::{LogId, SnapshotMeta};
 
 const MAGIC: [u8; 4] = *b"CFrs";
-const SNAPSHOT_FORMAT: u32 = 15;
+const SNAPSHOT_FORMAT: u32 = 16;
+/// Its tables end before the clones.
+const FORMAT_WITHOUT_CLONES: u32 = 15;
 /// Its tables end before the extended attributes and the locks.
 const FORMAT_WITHOUT_XATTRS: u32 = 14;
 /// Its tables end before the owners of sessions, and its files do not know their parents.
@@ -220,12 +222,22 @@ fn read_tables(format: u32, tables: &[u8]) -> Result<Tables, postcard::Error> {
         FORMAT_WITHOUT_DATA => postcard::from_bytes::<TablesOfFormat11>(tables).map(Tables::from),
         FORMAT_WITHOUT_IDENTITIES => postcard::from_bytes::<TablesOfFormat12>(tables).map(Tables::from),
         FORMAT_WITHOUT_PARENTS => postcard::from_bytes::<TablesOfFormat13>(tables).map(Tables::from),
-        FORMAT_WITHOUT_XATTRS => postcard::from_bytes(&with_no_xattrs_and_locks(tables)).map(|mut tables: Tables| {
-            tables.count_holes();
-            tables
-        }),
+        FORMAT_WITHOUT_XATTRS => {
+            let tables = with_no_clones(&with_no_xattrs_and_locks(tables));
+            postcard::from_bytes(&tables).map(|mut tables: Tables| {
+                tables.count_holes();
+                tables
+            })
+        }
+        FORMAT_WITHOUT_CLONES => postcard::from_bytes(&with_no_clones(tables)),
         _ => postcard::from_bytes(tables),
     }
+}
+
+/// Completes tables of format 15 to those of format 16.
+fn with_no_clones(tables: &[u8]) -> Vec<u8> {
+    let none: [(); 0] = [];
+    postcard::to_extend(&(&none[..], &none[..], &none[..]), tables.to_vec()).expect("plain data always encodes")
 }
 
 /// Completes tables of format 14 to those of format 15.
@@ -441,14 +453,16 @@ mod tests {
     }
 
     #[test]
-    fn snapshots_of_formats_7_to_14_are_read_and_their_sessions_may_hold_leases() {
+    fn snapshots_of_formats_7_to_15_are_read_and_their_sessions_may_hold_leases() {
         let tables = tables_in_use();
         let config = config_of(&tables);
         let bytes = postcard::to_stdvec(&tables).unwrap();
-        assert_eq!(read(15, &bytes), (true, Some(tables.clone())));
+        assert_eq!(read(16, &bytes), (true, Some(tables.clone())));
+        // Three tables of clones.
+        assert_eq!(read(15, &bytes[..bytes.len() - 3]), (true, Some(tables.clone())));
         // No extended attributes and no locks.
-        assert_eq!(read(14, &bytes[..bytes.len() - 2]), (true, Some(tables.clone())));
-        assert_eq!(read(15, &bytes[..bytes.len() - 1]), (true, None), "its tables are cut off");
+        assert_eq!(read(14, &bytes[..bytes.len() - 5]), (true, Some(tables.clone())));
+        assert_eq!(read(16, &bytes[..bytes.len() - 1]), (true, None), "its tables are cut off");
         assert_eq!(read(13, TABLES_OF_FORMAT_13), (true, Some(tables.clone())));
         assert_eq!(read(14, TABLES_OF_FORMAT_13), (true, None), "its files have no parents");
         // No invitation and no identity.
@@ -476,7 +490,7 @@ mod tests {
         assert_eq!(read_tables.map(|tables| tables.session_descriptions().count()), Some(1));
         assert_eq!(read(8, of_format_7), (true, None), "its tables are cut off");
         assert_eq!(read(6, of_format_7), (false, None));
-        assert_eq!(read(16, &bytes), (false, None));
+        assert_eq!(read(17, &bytes), (false, None));
     }
 
     #[test]

@@ -104,6 +104,7 @@ fn inodes_of_change(change: &mut Change) -> Vec<&mut Ino> {
         | Change::SetXattr { ino, .. }
         | Change::RemoveXattr { ino, .. }
         | Change::PunchHole { ino, .. } => vec![ino],
+        Change::CloneRange { from, ino, .. } => vec![from, ino],
         _ => Vec::new(),
     }
 }

@@ -82,15 +82,22 @@ impl ChunkPlane {
         Self { confinement: Some(confinement), ..self }
     }
 
-    async fn reach(
+    async fn reach_to_store(
         &self,
         caller: RequestCaller,
         versions: impl Iterator<Item = Version>,
-        chunk_use: ChunkUse,
     ) -> Result<Reach, ChunkApiError> {
         let Some(confinement) = &self.confinement else { return Ok(Reach::Everything) };
         let caller = caller.as_ref().map(|Extension(caller)| caller);
-        confinement.reach(caller, versions, chunk_use).await.map_err(|error| ChunkApiError::unknown_reach(&error))
+        let reach = confinement.reach(caller, versions, ChunkUse::Store).await;
+        reach.map_err(|error| ChunkApiError::unknown_reach(&error))
+    }
+
+    async fn reach_chunks(&self, caller: RequestCaller, chunks: &[ChunkRef]) -> Result<Reach, ChunkApiError> {
+        let Some(confinement) = &self.confinement else { return Ok(Reach::Everything) };
+        let caller = caller.as_ref().map(|Extension(caller)| caller);
+        let reach = confinement.reach_chunks(caller, chunks.iter().map(|chunk| chunk.id)).await;
+        reach.map_err(|error| ChunkApiError::unknown_reach(&error))
     }
 }
 
@@ -117,7 +124,7 @@ async fn put(
 ) -> Result<Response, ChunkApiError> {
     let batch = VerifiedBatch::verify(read_body(body).await?).map_err(|error| ChunkApiError::bad(error.to_string()))?;
     let versions = || batch.records.iter().map(|(record, _)| record.id.version);
-    let reach = plane.reach(caller, versions(), ChunkUse::Store).await?;
+    let reach = plane.reach_to_store(caller, versions()).await?;
     if let Some(version) = versions().find(|version| !reach.contains(*version)) {
         return Err(ChunkApiError::out_of_reach(version));
     }
@@ -157,9 +164,9 @@ async fn get_chunks(
 ) -> Result<Response, ChunkApiError> {
     let mut wanted: Vec<ChunkRef> = decode_batch(&read_body(body).await?).map_err(ChunkApiError::bad)?;
     let asked = wanted.len();
-    let reach = plane.reach(caller, versions_of(&wanted), ChunkUse::Read).await?;
+    let reach = plane.reach_chunks(caller, &wanted).await?;
     // Like chunks that are not here: the caller asks the namespace again where the file is.
-    wanted.retain(|chunk| reach.contains(chunk.id.version));
+    wanted.retain(|chunk| reach.contains_chunk(chunk.id));
     let likely = asked.saturating_mul(LIKELY_RECORD_BYTES).min(MAX_BATCH_BYTES);
     let mut room = answers.reserve(likely).await.ok_or_else(ChunkApiError::overloaded)?;
     let (pieces, found) = read_chunks(&plane, wanted).await?;
@@ -194,12 +201,8 @@ async fn has(
 
 /// For each chunk whether the caller reaches it.
 async fn reached(plane: &ChunkPlane, caller: RequestCaller, asked: &[ChunkRef]) -> Result<Vec<bool>, ChunkApiError> {
-    let reach = plane.reach(caller, versions_of(asked), ChunkUse::Read).await?;
-    Ok(versions_of(asked).map(|version| reach.contains(version)).collect())
-}
-
-fn versions_of(chunks: &[ChunkRef]) -> impl Iterator<Item = Version> + '_ {
-    chunks.iter().map(|chunk| chunk.id.version)
+    let reach = plane.reach_chunks(caller, asked).await?;
+    Ok(asked.iter().map(|chunk| reach.contains_chunk(chunk.id)).collect())
 }
 
 async fn delete(State(plane): State<ChunkPlane>, body: Body) -> Result<StatusCode, ChunkApiError> {

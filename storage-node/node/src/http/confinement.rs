@@ -13,10 +13,10 @@ use std::{
 
 use chordfs_net::{clients::NamespaceClient, transport::RemoteCaller};
 use chordfs_types::{
-    chunk::Version,
+    chunk::{ChunkId, Version},
     fs_error::FsError,
     identity::IdentityId,
-    namespace::{Answer, Query, folder_of},
+    namespace::{Answer, PAGE_ITEMS, Query, folder_of},
 };
 use lru::LruCache;
 use parking_lot::Mutex;
@@ -37,19 +37,34 @@ pub(crate) enum ChunkUse {
     Store,
 }
 
-/// Versions that a caller may read or store chunks of.
+/// What a caller may read or store.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Reach {
     /// The caller is bound to no folder, and may do what root may do.
     Everything,
-    These(HashSet<Version>),
+    These(Reached),
+}
+
+/// Versions of which a caller may read or store all chunks, and chunks of others that it may read because they were
+/// cloned into a file of its.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Reached {
+    versions: HashSet<Version>,
+    cloned: HashSet<ChunkId>,
 }
 
 impl Reach {
     pub(crate) fn contains(&self, version: Version) -> bool {
         match self {
             Self::Everything => true,
-            Self::These(versions) => versions.contains(&version),
+            Self::These(reached) => reached.versions.contains(&version),
+        }
+    }
+
+    pub(crate) fn contains_chunk(&self, id: ChunkId) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::These(reached) => reached.versions.contains(&id.version) || reached.cloned.contains(&id),
         }
     }
 }
@@ -72,7 +87,7 @@ impl Confinement {
         if path.is_none() && !is_squashed {
             return Ok(Reach::Everything);
         }
-        let (mut reached, unknown) = self.split_remembered(id, versions, chunk_use);
+        let (mut versions_reached, unknown) = self.split_remembered(id, versions, chunk_use);
         if !unknown.is_empty() {
             let (path, versions, stores) = (path.unwrap_or_default(), unknown.clone(), chunk_use == ChunkUse::Store);
             let query = if is_squashed {
@@ -80,21 +95,43 @@ impl Confinement {
             } else {
                 Query::Reachable { owner: id, path, versions }
             };
-            let answers = match self.namespace.query(query).await? {
-                Answer::Reachable(answers) if answers.len() == unknown.len() => answers,
-                other => {
-                    return Err(FsError::Internal { detail: format!("asked for reachable versions, got {other:?}") });
-                }
-            };
+            let answers = self.ask(query, unknown.len()).await?;
             let newly = unknown.into_iter().zip(answers).filter(|(_, reached)| *reached).map(|(version, _)| version);
             let (newly, until) = (newly.collect::<Vec<_>>(), Instant::now() + REMEMBERED_FOR);
             let mut remembered = self.reached.lock();
             for version in newly {
                 remembered.put((id, version, chunk_use), until);
-                reached.insert(version);
+                versions_reached.insert(version);
             }
         }
-        Ok(Reach::These(reached))
+        Ok(Reach::These(Reached { versions: versions_reached, ..Reached::default() }))
+    }
+
+    /// Returns what the caller may read of these chunks.
+    pub(crate) async fn reach_chunks(
+        &self,
+        caller: Option<&RemoteCaller>,
+        ids: impl Iterator<Item = ChunkId> + Clone,
+    ) -> Result<Reach, FsError> {
+        let mut reach = self.reach(caller, ids.clone().map(|id| id.version), ChunkUse::Read).await?;
+        if let (Reach::These(reached), Some(RemoteCaller::Certified(owner))) = (&mut reach, caller) {
+            let others: Vec<ChunkId> = ids.filter(|id| !reached.versions.contains(&id.version)).collect();
+            let path = folder_of(&owner.identity).map_err(FsError::Name)?.unwrap_or_default();
+            let (owner, without_root) = (owner.identity.id, owner.identity.role.squashes_root());
+            for page in others.chunks(PAGE_ITEMS as usize) {
+                let query = Query::ReachableByClone { owner, path: path.clone(), without_root, ids: page.to_vec() };
+                let answers = self.ask(query, page.len()).await?;
+                reached.cloned.extend(page.iter().zip(answers).filter(|(_, is_reached)| *is_reached).map(|(id, _)| id));
+            }
+        }
+        Ok(reach)
+    }
+
+    async fn ask(&self, query: Query, asked: usize) -> Result<Vec<bool>, FsError> {
+        match self.namespace.query(query).await? {
+            Answer::Reachable(answers) if answers.len() == asked => Ok(answers),
+            other => Err(FsError::Internal { detail: format!("asked what is reachable, got {other:?}") }),
+        }
     }
 
     /// The versions that the caller is known to reach, and those that it may not reach.
@@ -154,6 +191,10 @@ mod tests {
         }
     }
 
+    fn reached<const N: usize>(versions: [u64; N]) -> Reach {
+        Reach::These(Reached { versions: versions.map(Version).into(), ..Reached::default() })
+    }
+
     fn client(path: Option<&str>) -> RemoteCaller {
         of_role(Role::Client, path)
     }
@@ -175,7 +216,7 @@ mod tests {
         let bound = client(Some("/projects"));
         for asked in [1, 2] {
             let reach = confinement.reach(Some(&bound), versions(), ChunkUse::Read).await.unwrap();
-            assert_eq!(reach, Reach::These([2, 4].map(Version).into()));
+            assert_eq!(reach, reached([2, 4]));
             assert_eq!(namespace.asked.load(Relaxed), asked, "what is not reached is asked again");
         }
         confinement.reach(Some(&bound), [Version(2)].into_iter(), ChunkUse::Read).await.unwrap();
@@ -190,11 +231,7 @@ mod tests {
         let confinement = Confinement::new(namespace.clone());
         let squashed = of_role(Role::SquashedClient, None);
         let reach = |chunk_use| confinement.reach(Some(&squashed), [1, 2].map(Version).into_iter(), chunk_use);
-        assert_eq!(reach(ChunkUse::Read).await.unwrap(), Reach::These([Version(2)].into()));
-        assert_eq!(
-            reach(ChunkUse::Store).await.unwrap(),
-            Reach::These([].into()),
-            "what may be read is another question"
-        );
+        assert_eq!(reach(ChunkUse::Read).await.unwrap(), reached([2]));
+        assert_eq!(reach(ChunkUse::Store).await.unwrap(), reached([]), "what may be read is another question");
     }
 }

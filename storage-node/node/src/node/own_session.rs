@@ -13,7 +13,7 @@ use chordfs_net::{
 use chordfs_types::{
     chunk::{ChunkId, Version},
     fs_error::FsError,
-    namespace::{Answer, Change, Extent, FeedEvent, Ino, LoggedChunk, Query, Reply},
+    namespace::{Answer, Change, ClonedRun, Extent, FeedEvent, Ino, LoggedChunk, Query, Reply},
 };
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
@@ -62,6 +62,10 @@ impl ChunkReferences for OwnSession {
 
     fn logged(&self, ids: Vec<ChunkId>) -> BoxFuture<'_, Result<Vec<LoggedChunk>, FsError>> {
         Box::pin(async move { self.get().await?.logged(ids).await })
+    }
+
+    fn clones(&self, versions: Vec<Version>) -> BoxFuture<'_, Result<Vec<ClonedRun>, FsError>> {
+        Box::pin(async move { self.get().await?.clones(versions).await })
     }
 }
 
