@@ -425,13 +425,18 @@ impl Filesystem for Mount {
         self.guarded("open", || {
             let (fs, replies, ino) = (self.fs.clone(), self.replies(), self.root.inward(ino));
             let can_write = flags.0 & libc::O_ACCMODE != libc::O_RDONLY;
+            let can_read = flags.0 & libc::O_ACCMODE != libc::O_WRONLY;
             let file_flags = self.file_flags(flags.0);
             let is_checked = self.users.has_no_power(req.uid());
             let opened = async move {
                 if is_checked {
                     fs.check_open_without_root(ino, can_write).await?;
                 }
-                fs.open(ino, can_write).await
+                let opened = fs.open(ino, can_write).await?;
+                if can_read {
+                    fs.note_read(ino);
+                }
+                Ok(opened)
             };
             self.spawn(req, [ino; 2], async move { replies.opened(ino, opened.await, file_flags, reply) });
         });

@@ -42,7 +42,7 @@ use crate::{
     local_users::LocalUsers,
     mountpoint::{self, Device},
     notify::{self, Notices},
-    options::{Config, Options},
+    options::{AtimeMode, Config, Options},
     resolving::resolve_while_cut_off,
     root_map::RootMap,
     source::MountSource,
@@ -255,6 +255,9 @@ impl Connected {
         let users = LocalUsers { squashes_root: self.squashes_root };
         let (mount, ended) = Mount::new(self.fs.clone(), Handle::current(), self.root, users, timeouts, deadline);
         let mount = mount.with_local_locks(config.options.local_locks);
+        // On a read-only mount nothing changes.
+        let is_read_only = self.read_only || config.options.flags.read_only;
+        self.fs.note_atimes(if is_read_only { AtimeMode::Never } else { config.options.atime });
         let (kernel_config, path) = (kernel_config(config, self.read_only), target.to_owned());
         let session = tokio::task::spawn_blocking(move || fuser::Session::new(mount, path, &kernel_config))
             .await

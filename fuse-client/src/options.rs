@@ -52,7 +52,18 @@ pub struct Options {
     pub local_locks: bool,
     /// A file with an invitation to the ring.
     pub invitation: Option<PathBuf>,
+    /// Which reads are noted.
+    pub atime: AtimeMode,
     pub log: Option<PathBuf>,
+}
+
+/// Which reads set the time of the last access, as in mount(8).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AtimeMode {
+    Never = 0,
+    #[default]
+    Relative = 1,
+    Always = 2,
 }
 
 /// How long the kernel may cache attributes and names.
@@ -133,6 +144,7 @@ impl Default for Options {
             shown: ShownOwner::default(),
             local_locks: false,
             invitation: None,
+            atime: AtimeMode::default(),
             log: None,
         }
     }
@@ -186,7 +198,10 @@ Options for -o:
   invitation=FILE     file with an invitation, of which nobody else may read; SOURCE may be left out
   log=FILE            file to append the log to [none; stderr in the foreground]
   allow_other         let other users access the mount
-  ro rw noatime atime nodev dev nosuid suid noexec exec sync async dirsync
+  relatime strictatime noatime
+                      which reads set the atime of a file: the first after a change and one
+                      a day [relatime], each, or none
+  ro rw nodev dev nosuid suid noexec exec sync async dirsync
                       as in mount(8); nodev and nosuid are the default
 SIZE is in bytes, or in KiB, MiB or GiB with the suffix K, M or G.";
 
@@ -282,8 +297,9 @@ impl Options {
         match flag {
             "ro" => flags.read_only = true,
             "rw" => flags.read_only = false,
-            "noatime" => flags.noatime = true,
-            "atime" | "relatime" | "strictatime" => flags.noatime = false,
+            "noatime" => (flags.noatime, self.atime) = (true, AtimeMode::Never),
+            "atime" | "relatime" | "nostrictatime" => (flags.noatime, self.atime) = (false, AtimeMode::Relative),
+            "strictatime" => (flags.noatime, self.atime) = (false, AtimeMode::Always),
             "dev" => flags.dev = true,
             "nodev" => flags.dev = false,
             "suid" => flags.suid = true,
@@ -306,7 +322,7 @@ impl Options {
 
 /// Options for mount(8) or systemd, and those that restate a default of the kernel: accepted without effect.
 fn is_ignored(name: &str) -> bool {
-    const NAMES: [&str; 18] = [
+    const NAMES: [&str; 17] = [
         "_netdev",
         "nofail",
         "nouser",
@@ -316,7 +332,6 @@ fn is_ignored(name: &str) -> bool {
         "noauto",
         "default_permissions",
         "norelatime",
-        "nostrictatime",
         "lazytime",
         "nolazytime",
         "diratime",
@@ -392,11 +407,15 @@ mod tests {
 
     #[test]
     fn a_command_line_as_mount_8_passes_it_is_parsed() {
-        let config = config("node1:/ /mnt/chord -sfnv -o rw,noatime,cache=1G,_netdev,x-systemd.automount");
-        assert_eq!(config.target, PathBuf::from("/mnt/chord"));
-        assert!(config.fake && config.verbose && !config.foreground);
-        assert!(config.options.flags.noatime && !config.options.flags.read_only);
-        assert_eq!(config.options.cache_bytes, 1 << 30);
+        let parsed = config("node1:/ /mnt/chord -sfnv -o rw,noatime,cache=1G,_netdev,x-systemd.automount");
+        assert_eq!(parsed.target, PathBuf::from("/mnt/chord"));
+        assert!(parsed.fake && parsed.verbose && !parsed.foreground);
+        assert!(parsed.options.flags.noatime && !parsed.options.flags.read_only);
+        assert_eq!(parsed.options.atime, AtimeMode::Never);
+        let atime = |options: &str| config(&format!("node1 /mnt -o {options}")).options.atime;
+        let (relative, each) = (AtimeMode::Relative, AtimeMode::Always);
+        assert_eq!(["rw", "noatime,relatime", "strictatime"].map(atime), [relative, relative, each]);
+        assert_eq!(parsed.options.cache_bytes, 1 << 30);
     }
 
     #[test]

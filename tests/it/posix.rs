@@ -15,6 +15,7 @@ use std::{
 use harness::{Cluster, TempMount, programs::shell, tree, wait::wait_for};
 use tempfile::TempDir;
 
+mod atimes;
 mod holes;
 mod xattrs;
 

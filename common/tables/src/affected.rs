@@ -34,6 +34,7 @@ pub fn names_of(change: &Change) -> Vec<(Ino, &EntryName)> {
         | Change::RemoveXattr { .. }
         | Change::PunchHole { .. }
         | Change::CloneRange { .. }
+        | Change::Touch { .. }
         | Change::Lock { .. }
         | Change::Unlock { .. }
         | Change::CancelLock { .. }

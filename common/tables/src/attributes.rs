@@ -1,8 +1,10 @@
 //! Attributes, including the size: a truncation puts the chunks beyond the new end on the dead list.
 
+use std::sync::Arc;
+
 use chordfs_types::{
     fs_error::FsError,
-    namespace::{Attr, ChunkWrite, Ino, Reply, SetAttr, Truncate},
+    namespace::{Attr, ChunkWrite, Ino, MAX_TOUCHED, Reply, SetAttr, Time, Truncate},
 };
 
 use super::{Tables, Transaction, extents::check_size, invalid};
@@ -17,6 +19,14 @@ impl Transaction<'_> {
         }
         self.apply_set(ino, set);
         Ok(Reply::Attr(self.tables.inodes[&ino].attr.clone()))
+    }
+
+    pub(super) fn touch(&mut self, atimes: &[(Ino, Time)]) -> Result<Reply, FsError> {
+        if atimes.len() > MAX_TOUCHED {
+            return Err(invalid(format!("{} inodes; at most {MAX_TOUCHED} are allowed", atimes.len())));
+        }
+        self.tables.touch(atimes);
+        Ok(Reply::Done)
     }
 
     pub(super) fn found_root(&mut self, uid: u32, gid: u32) -> Result<Reply, FsError> {
@@ -46,6 +56,18 @@ impl Transaction<'_> {
 }
 
 impl Tables {
+    /// Notes when inodes were read last. Their change counters stay: whoever remembers their contents or attributes
+    /// may go on.
+    pub fn touch(&mut self, atimes: &[(Ino, Time)]) {
+        for (ino, atime) in atimes {
+            if let Some(inode) = self.inodes.get_mut(ino)
+                && inode.attr.atime < *atime
+            {
+                Arc::make_mut(inode).attr.atime = *atime;
+            }
+        }
+    }
+
     /// Whether the root directory is as [`Tables::new`] made it: never changed, and nothing was ever created in it.
     pub fn is_root_new(&self) -> bool {
         self.inodes.get(&Ino::ROOT).is_some_and(|root| root.attr.change == 0)

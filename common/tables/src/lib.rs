@@ -449,6 +449,7 @@ impl Transaction<'_> {
             Change::PunchHole { ino, first, count, chunk_bytes } => {
                 self.punch_hole(*ino, (*first, *count), *chunk_bytes)
             }
+            Change::Touch { atimes } => self.touch(atimes),
             Change::CloneRange { from, from_first, ino, first, count, chunk_bytes, size_at_least } => {
                 let source = CloneSource { ino: *from, first: *from_first, count: *count };
                 self.clone_range(source, *ino, *first, *chunk_bytes, *size_at_least)

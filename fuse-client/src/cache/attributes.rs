@@ -58,6 +58,15 @@ impl Attributes {
         }
     }
 
+    /// Notes when inodes were read last.
+    pub fn touch_read(&mut self, atimes: &[(Ino, Time)]) {
+        for (ino, atime) in atimes {
+            if let Some(CachedAttr { attr, .. }) = self.entries.peek_mut(ino) {
+                attr.atime = attr.atime.max(*atime);
+            }
+        }
+    }
+
     pub fn parent_hint(&self, ino: Ino) -> Option<Ino> {
         self.entries.peek(&ino)?.parent
     }

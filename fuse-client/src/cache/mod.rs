@@ -189,6 +189,11 @@ impl MetaCache {
         self.inner.lock().used.remove(&ino)
     }
 
+    /// Notes when inodes were read last.
+    pub fn touch_read(&self, atimes: &[(Ino, Time)]) {
+        self.inner.lock().attributes.touch_read(atimes);
+    }
+
     /// Stores the reply to a query sent at `stamp`, if it is still current.
     pub fn store_attr(&self, stamp: Stamp, attr: &Attr) {
         let mut inner = self.inner.lock();

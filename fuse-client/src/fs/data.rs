@@ -7,6 +7,9 @@ use super::FileSystem;
 impl FileSystem {
     /// Reads from memory; `None` if bytes have to be fetched. A read across the end is short, a hole reads as zeros.
     pub fn try_read(&self, ino: Ino, offset: u64, len: u32) -> Option<Result<Vec<u8>, FsError>> {
+        if self.notes_each_read() {
+            self.note_read(ino);
+        }
         match self.open_data(ino) {
             Ok(file) => file.data.try_read(offset, len).map(Ok),
             Err(error) => Some(Err(error)),

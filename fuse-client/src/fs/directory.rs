@@ -77,6 +77,9 @@ impl FileSystem {
         let Some(directory) = directory else {
             return Err(FsError::Internal { detail: format!("directory handle {handle} is not open") });
         };
+        if offset == 0 {
+            self.note_read(directory.ino);
+        }
         let mut listing = directory.listing.lock().await;
         if offset == 0 {
             *listing = OpenListing::default();

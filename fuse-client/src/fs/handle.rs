@@ -299,6 +299,10 @@ impl OpenFile {
         }
     }
 
+    pub(super) fn latest_attr(&self) -> Attr {
+        self.attr.lock().clone()
+    }
+
     /// Marks the contents as changed by another mount.
     pub(super) fn invalidate(&self) {
         self.outdated.store(true, Ordering::Release);

@@ -47,6 +47,7 @@ impl FileSystem {
         if let Some(data) = self.live_data(ino) {
             data.overlay(&mut attr);
         }
+        self.atimes.overlay(&mut attr);
         Some(attr)
     }
 
@@ -80,6 +81,9 @@ impl FileSystem {
     pub async fn set_attr(&self, ino: Ino, set: SetAttr) -> Result<Attr, FsError> {
         if set == SetAttr::default() {
             return self.attr(ino).await;
+        }
+        if set.atime.is_some() {
+            self.atimes.forget(ino);
         }
         // The list of a file changes with its permission bits, and only the namespace knows it.
         let may_defer = set.mode.is_none() || self.cache.flags(ino).is_some_and(|flags| !flags.has_acl);
@@ -130,6 +134,7 @@ impl FileSystem {
     }
 
     pub async fn read_link(&self, ino: Ino) -> Result<Vec<u8>, FsError> {
+        self.note_read(ino);
         match self.namespace.query(Query::ReadLink { ino }).await.map_err(|error| self.stale_if_gone(ino, error))? {
             Answer::Target(target) => Ok(target.to_vec()),
             other => Err(unexpected("reading a symlink", &other)),

@@ -6,6 +6,7 @@
 //! are checked by the kernel (`default_permissions`), using the modes and owners returned here.
 
 mod appends;
+mod atimes;
 mod close_later;
 mod copies;
 mod creations;
@@ -50,6 +51,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use self::{
+    atimes::Atimes,
     creations::Creations,
     directory::Directories,
     folder_read_ahead::{FolderFetch, FolderReadAhead},
@@ -89,6 +91,7 @@ pub struct FileSystem {
     directories: Directories,
     removed: RemovedDirectories,
     locks: Locks,
+    atimes: Atimes,
     notices: Notices,
     space: SpaceSource,
     holds: mpsc::UnboundedSender<HoldRequest>,
@@ -138,6 +141,7 @@ impl FileSystem {
             directories: Directories::default(),
             removed: RemovedDirectories::default(),
             locks: Locks::default(),
+            atimes: Atimes::default(),
             next_handle: AtomicU64::new(1),
             namespace,
             transfer,
@@ -184,6 +188,7 @@ impl FileSystem {
 
     /// Commits everything written so far.
     pub async fn flush_all(&self) -> Result<(), FsError> {
+        self.log_atimes().await;
         let flushed = self.transfer.flush_all().await;
         flushed.and(self.sync().await)
     }
@@ -214,6 +219,7 @@ impl FileSystem {
         if let Some(data) = self.live_data(attr.ino) {
             data.overlay(&mut attr);
         }
+        self.atimes.overlay(&mut attr);
         attr
     }
 

@@ -207,6 +207,11 @@ impl Mirror {
         self.complete.contains(&directory)
     }
 
+    /// Notes when inodes were read last, as far as they are known.
+    pub(super) fn touch(&mut self, atimes: &[(Ino, Time)]) {
+        self.tables.touch(atimes);
+    }
+
     /// Forgets the inode, and if it is a directory all names in it.
     pub(super) fn forget(&mut self, ino: Ino) {
         self.tables.forget(ino);

@@ -342,6 +342,9 @@ impl WriteBackState {
             self.mirror.note_logged(attr, self.queue.last_change(attr.ino).is_some());
             return;
         }
+        if let (Change::Touch { atimes }, Ok(_)) = (change, result) {
+            return self.mirror.touch(atimes);
+        }
         let told = match result {
             Ok(Reply::Entry { attr, .. } | Reply::Attr(attr) | Reply::Removed { attr: Some(attr) }) => Some(attr),
             _ => None,

@@ -236,6 +236,7 @@ impl Model {
             | Change::MakeMasked { .. }
             | Change::PunchHole { .. }
             | Change::CloneRange { .. }
+            | Change::Touch { .. }
             | Change::Lock { .. }
             | Change::Unlock { .. }
             | Change::CancelLock { .. }

@@ -400,6 +400,12 @@ pub enum Change {
         /// The file is at least this long afterwards, if all of the range was cloned.
         size_at_least: u64,
     },
+    /// Notes when inodes were read last. Only later times count; nothing else about the inodes changes, and nobody is
+    /// told. Answered with `Done`.
+    Touch {
+        /// At most [`MAX_TOUCHED`]; inodes that are gone are left out.
+        atimes: Vec<(Ino, Time)>,
+    },
 }
 
 /// Whether an extended attribute must exist already.
@@ -454,6 +460,8 @@ pub const MAX_HOLDS: usize = 4096;
 pub const MAX_COMMIT_RUNS: usize = 1024;
 /// The most bytes that one `CommitWithData` carries: what is larger costs less if it goes to its holders at once.
 pub const MAX_COMMIT_DATA: usize = 256 << 10;
+/// The most inodes of one `Touch`.
+pub const MAX_TOUCHED: usize = 4096;
 /// The most extents that one `CloneRange` clones.
 pub const MAX_CLONED_RUNS: usize = 1024;
 /// The most runs of one `CollectOrphans` or `Discard`.

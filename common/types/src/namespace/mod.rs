@@ -16,7 +16,8 @@ mod values;
 pub use self::{
     change::{
         Change, ChunkWrite, Commit, DiscardedRuns, LoggedChunk, MAX_CLONED_RUNS, MAX_COLLECTED_RUNS, MAX_COMMIT_DATA,
-        MAX_COMMIT_RUNS, MAX_HOLDS, NamespaceOp, NewNode, OpId, RenameMode, Reply, SetAttr, Truncate, XattrMode,
+        MAX_COMMIT_RUNS, MAX_HOLDS, MAX_TOUCHED, NamespaceOp, NewNode, OpId, RenameMode, Reply, SetAttr, Truncate,
+        XattrMode,
     },
     identities::{
         AdmissionReason, Invitation, InvitationHash, KeyHash, KnownIdentity, MAX_IDENTITIES, MAX_INVITATIONS,

@@ -206,7 +206,7 @@ pub struct Attr {
     pub chunk_bytes: u32,
     /// How many of a file's chunks are holes, and take no space.
     pub holes: u32,
-    /// Set at creation and by `SetAttr`; reading does not change it.
+    /// Set at creation and by `SetAttr`. Reading changes it by `Touch`, which leaves `change` alone.
     pub atime: Time,
     /// The time of the last change of a file's contents or a directory's entries, unless `SetAttr` has set it.
     pub mtime: Time,

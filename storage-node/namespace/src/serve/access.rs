@@ -100,6 +100,7 @@ fn kind(change: &Change) -> ChangeKind {
         | Change::RemoveXattr { .. }
         | Change::PunchHole { .. }
         | Change::CloneRange { .. }
+        | Change::Touch { .. }
         | Change::Commit { .. }
         | Change::CommitWithData { .. }
         | Change::Discard { .. } => ChangeKind::Files,

@@ -153,6 +153,7 @@ impl<'a> Named<'a> {
         match change {
             Change::Hold { ino } => self.inos.push(*ino),
             Change::HoldOrphans { inos } => self.inos.extend(inos),
+            Change::Touch { atimes } => self.inos.extend(atimes.iter().map(|(ino, _)| ino)),
             _ => {}
         }
         if let Some((_, commit)) = change.as_commit() {
