@@ -276,3 +276,19 @@ fn nodes_that_share_a_disk_count_it_once() {
         close.then_some(()).ok_or_else(|| format!("{mount} bytes of {disk}"))
     });
 }
+
+/// A path of more than 4095 bytes cannot be named in one call, but reached step by step.
+#[test]
+fn folders_are_as_deep_as_one_likes() {
+    let script = "python3 -c '
+import os
+for number in range(40):
+    os.mkdir(\"d\" * 200); os.chdir(\"d\" * 200)
+for name in (\"file\", \"n\" * 255):
+    open(name, \"w\").write(\"deep \" + name[:9])
+    os.rename(name, name[:-1] + \"x\"); print(open(name[:-1] + \"x\").read(), sorted(os.listdir(\".\")))
+os.mkfifo(\"fifo\"); os.symlink(\"n\" * 4000, \"link\"); os.link(\"filx\", \"named\"); print(os.stat(\"named\").st_nlink)
+for number in range(40): os.chdir(\"..\")
+'; find . | wc -l; rm -rf ddd*; ls";
+    prints_the_same_as_on_a_local_disk(&folder("deep"), script);
+}

@@ -56,7 +56,7 @@ use std::sync::Arc;
 pub use affected::{inodes_of, names_of};
 use bytes::Bytes;
 use chordfs_types::{
-    chunk::{FileName, MAX_FILE_NAME_BYTES, NameError, Version},
+    chunk::{FileName, MAX_FILE_NAME_BYTES, Version},
     fs_error::FsError,
     identity::IdentityId,
     namespace::{
@@ -303,14 +303,14 @@ impl Tables {
         let mut parts = vec![name.as_bytes()];
         let mut len = name.as_bytes().len();
         for (_, name) in self.upwards(parent).filter_map(Inode::up) {
+            parts.push(name.as_bytes());
             len += name.as_bytes().len() + 1;
             if len > MAX_FILE_NAME_BYTES {
-                return Err(FsError::Name(NameError::TooLong { len, limit: MAX_FILE_NAME_BYTES }));
+                break;
             }
-            parts.push(name.as_bytes());
         }
         parts.reverse();
-        FileName::new(parts.join(&b'/')).map_err(FsError::Name)
+        FileName::of_path(parts.join(&b'/')).map_err(FsError::Name)
     }
 }
 

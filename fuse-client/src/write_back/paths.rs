@@ -48,7 +48,7 @@ impl DirectoryPaths {
     /// The NAME of what is created at this place now: its path, as far as this mount has seen where its directories
     /// are.
     pub(super) fn name_at(&mut self, parent: Ino, name: &EntryName) -> Option<FileName> {
-        FileName::new(self.joined(parent, vec![name.clone()])?).ok()
+        FileName::of_path(self.joined(parent, vec![name.clone()])?).ok()
     }
 
     /// Where a directory was seen last, for people.

@@ -1,6 +1,6 @@
 //! Names: make, link, unlink, rmdir, rename, publish, and the queries for them.
 
-use chordfs_types::namespace::MAX_LISTED_EXTENTS;
+use chordfs_types::{chunk::NameError, namespace::MAX_LISTED_EXTENTS};
 
 use super::*;
 
@@ -82,16 +82,23 @@ fn a_file_keeps_the_path_at_which_it_was_made() {
 }
 
 #[test]
-fn a_path_longer_than_a_name_may_be_is_refused() {
+fn the_name_of_what_lies_very_deep_is_the_end_of_its_path() {
     let mut fixture = Fixture::new();
     let long = "x".repeat(255);
     let deepest = (0..15).fold(ROOT, |parent, _| fixture.dir(parent, &long));
     // 15 * 256 bytes and 255 more are 4095.
-    assert!(fixture.make(deepest, &"y".repeat(255), node(FileKind::File)).is_ok());
+    let whole = fixture.make(deepest, &"y".repeat(255), node(FileKind::File)).unwrap();
+    assert_eq!(whole.file.as_bytes().len(), 4095);
     let deeper = fixture.dir(deepest, "z");
-    let refused = fixture.make(deeper, &"y".repeat(254), node(FileKind::File));
-    assert_eq!(refused, Err(FsError::Name(NameError::TooLong { len: 4096, limit: 4095 })));
-    assert!(fixture.make(deeper, &"y".repeat(253), node(FileKind::File)).is_ok());
+    let file = |fixture: &mut Fixture, len: usize| {
+        let made = fixture.make(deeper, &"y".repeat(len), node(FileKind::File));
+        made.unwrap().file.to_string()
+    };
+    assert_eq!(file(&mut fixture, 253).len(), 4095);
+    // The first directory is left out.
+    let name = file(&mut fixture, 254);
+    assert_eq!(name.len(), 4096 - 256);
+    assert!(name.starts_with(&format!("{long}/")) && name.ends_with(&format!("/z/{}", "y".repeat(254))));
 }
 
 #[test]

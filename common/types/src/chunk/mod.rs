@@ -24,7 +24,8 @@ pub const MAX_FILE_NAME_BYTES: usize = 4095;
 
 const SEPARATOR: &[u8] = b"_chunk_";
 
-/// NAME, the first part of a file's chunk names: its path at creation, without a leading slash. Any bytes but NUL.
+/// NAME, the first part of a file's chunk names: its path at creation, without a leading slash, or the end of a very
+/// long one. Any bytes but NUL.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct FileName(Bytes);
@@ -39,6 +40,18 @@ impl FileName {
             _ if name.contains(&0) => Err(NameError::Nul),
             _ => Ok(Self(name)),
         }
+    }
+
+    /// The NAME of what is created at a path. Of one that is too long it is the end, from a slash on: a NAME need not be
+    /// unique.
+    pub fn of_path(path: impl Into<Bytes>) -> Result<Self, NameError> {
+        let mut path = path.into();
+        if let Some(excess) = path.len().checked_sub(MAX_FILE_NAME_BYTES).filter(|excess| *excess > 0) {
+            path = path.split_off(excess);
+            let slash = path.iter().position(|byte| *byte == b'/');
+            path = path.split_off(slash.map_or(0, |slash| slash + 1));
+        }
+        Self::new(path)
     }
 
     /// The bytes need not be UTF-8.
