@@ -12,7 +12,7 @@ use chordfs_types::{
         SessionId, SetAttr, Time,
     },
 };
-use harness::{Cluster, TempMount, wait_for};
+use harness::{Cluster, TempMount, programs::shell, wait_for};
 use hyper::StatusCode;
 use tokio::runtime::Runtime;
 
@@ -201,6 +201,9 @@ fn no_request_to_the_namespace_gets_around_the_folder() {
         Change::HoldOrphans { inos: vec![secret.ino] },
         Change::Commit { ino: own.ino, commit: Commit { extents: vec![extent], ..Commit::default() } },
         Change::Commit { ino: secret.ino, commit: Commit::default() },
+        clone_first(secret.ino, own.ino),
+        clone_first(own.ino, secret.ino),
+        Change::Touch { atimes: vec![(secret.ino, Time::now())] },
     ];
     for (sequence, change) in changes.into_iter().enumerate() {
         let answer = scene.ask(&scene.bound, op(session, sequence as u64 + 1, change.clone()));
@@ -241,6 +244,38 @@ fn no_request_for_chunks_or_files_gets_around_the_folder() {
     for (address, path) in [(files, "/other/file"), (files, "/projects/file"), (files, "/"), (admin, "/sessions")] {
         let status = |visitor: &Visitor| scene.runtime.block_on(visitor.call(address, "GET", path));
         assert_eq!((status(&scene.free), status(&scene.bound)), (Some(StatusCode::OK), Some(StatusCode::FORBIDDEN)));
+    }
+}
+
+fn clone_first(from: Ino, ino: Ino) -> Change {
+    Change::CloneRange { from, from_first: 1, ino, first: 1, count: 1, chunk_bytes: 4096, size_at_least: 1 }
+}
+
+/// A part of a long file is copied to where a guest may read it. Both share the chunks of that part, and the rest of
+/// the same write stays out of reach.
+#[test]
+fn a_copy_shows_its_chunks_and_not_the_rest_of_its_source() {
+    let copy = "import os; source = os.open('other/long', os.O_RDONLY); part = os.open('projects/part', os.O_RDWR | os.O_CREAT)
+os.copy_file_range(source, part, 512 << 10); os.fsync(part)";
+    for options in [["--path", "/projects"], ["--root-squash", "--name=squashed"]] {
+        let scene = Scene::with_guest(&options);
+        let contents: Vec<u8> = (0..512 * 4096).map(|at| (at / 4096) as u8).collect();
+        fs::write(scene.mount.join("other/long"), &contents).unwrap();
+        fs::File::open(scene.mount.join("other/long")).unwrap().sync_all().unwrap();
+        let script = format!("python3 -c \"{copy}\"; chmod 600 other/long; chmod 644 projects/part");
+        shell(&script, scene.mount.path()).ok();
+        let first = scene.seen("other/long").chunk;
+        let last = ChunkRef { id: ChunkId { index: 400, ..first.id }, ..first.clone() };
+        let both = Bytes::from(postcard::to_stdvec(&vec![first, last]).unwrap());
+        let has = |visitor| scene.call(visitor, calls::HAS, both.clone()).1;
+        assert_eq!((&has(&scene.free)[..], &has(&scene.bound)[..]), (&[1, 1][..], &[1, 0][..]), "{options:?}");
+        let guest = Outsider::new();
+        guest.mount(&invite(&scene.cluster, &[&["--role", "client"], &options[..]].concat())).ok();
+        let part = if options[0] == "--path" { "part" } else { "projects/part" };
+        assert!(fs::read(guest.point().join(part)).unwrap() == contents[..512 << 10], "{options:?}");
+        fs::remove_file(scene.mount.join("other/long")).unwrap();
+        assert!(fs::read(guest.point().join(part)).unwrap() == contents[..512 << 10], "{options:?}");
+        guest.unmount();
     }
 }
 
