@@ -26,6 +26,7 @@ mod programs;
 mod scripts;
 mod scrub;
 mod seeds;
+mod semantics;
 mod short_experiments;
 mod status;
 mod two_mounts;

@@ -42,7 +42,7 @@ impl FileName {
         }
     }
 
-    /// The NAME of what is created at a path. Of one that is too long it is the end, from a slash on: a NAME need not be
+    /// The NAME of what is created at a path: the path itself, or the end of one that is too long. A NAME need not be
     /// unique.
     pub fn of_path(path: impl Into<Bytes>) -> Result<Self, NameError> {
         let mut path = path.into();

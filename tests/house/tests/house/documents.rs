@@ -6,20 +6,24 @@ use crate::sources::{PRODUCTION, listed_files, root};
 
 /// Documents that lead through the sources.
 const MAPS: [&str; 2] = ["README.md", "ARCHITECTURE.md"];
-const PROMISES: &str = "deploy/docs/promises.md";
+const PROMISES: [&str; 2] = ["deploy/docs/promises.md", "deploy/docs/semantics.md"];
 
 #[test]
 fn every_promise_names_a_test_that_exists() {
-    let promises = read(PROMISES);
+    PROMISES.iter().for_each(|document| check_promises(document));
+}
+
+fn check_promises(document: &str) {
+    let promises = read(document);
     let rows: Vec<&str> = promises.lines().filter(|line| promise_number(line).is_some()).collect();
-    assert!(rows.len() > 10, "{PROMISES} has only {} numbered rows: `| 1 | promise | test |`", rows.len());
+    assert!(rows.len() > 10, "{document} has only {} numbered rows: `| 1 | promise | test |`", rows.len());
     for (at, row) in rows.iter().enumerate() {
         assert_eq!(promise_number(row), Some(at + 1), "promises are numbered without gaps: {row}");
         let last = row.trim_end_matches('|').rsplit('|').next().expect("a row has cells");
         let tests: Vec<&str> = code_spans(last);
         assert!(!tests.is_empty(), "no test is named: {row}");
         for test in tests {
-            assert!(exists(test), "{PROMISES} names the test `{test}`, which does not exist: {row}");
+            assert!(exists(test), "{document} names the test `{test}`, which does not exist: {row}");
         }
     }
 }
