@@ -434,7 +434,7 @@ impl Filesystem for Mount {
                 }
                 let opened = fs.open(ino, can_write).await?;
                 if can_read {
-                    fs.note_read(ino);
+                    fs.note_opened(ino, opened.keep_cache);
                 }
                 Ok(opened)
             };

@@ -109,20 +109,26 @@ impl FileSystem {
         self.atimes.mode() == AtimeMode::Always
     }
 
-    /// Notes that a program reads a file, a directory or a symlink.
-    pub fn note_read(&self, ino: Ino) {
+    /// Notes that a program opens a file to read it. If the kernel has its pages, it may ask for nothing else, and has
+    /// to be told that it does not know the time any longer.
+    pub fn note_opened(&self, ino: Ino, has_pages: bool) {
+        if self.note_read(ino) && has_pages {
+            self.notices.attr(ino, EventAcknowledgement::none());
+        }
+    }
+
+    /// Notes that a program reads a file, a directory or a symlink. Returns whether that counts.
+    pub(super) fn note_read(&self, ino: Ino) -> bool {
         if self.atimes.mode() == AtimeMode::Never {
-            return;
+            return false;
         }
         let of_open = self.opens.get(ino).map(|file| file.latest_attr());
-        let Some(mut attr) = of_open.or_else(|| self.cache.attr_maybe_touched(ino)) else { return };
+        let Some(mut attr) = of_open.or_else(|| self.cache.attr_maybe_touched(ino)) else { return false };
         if let Some(data) = self.live_data(ino) {
             data.overlay(&mut attr);
         }
         self.atimes.overlay(&mut attr);
-        if self.atimes.note(&attr, Time::now()) {
-            self.notices.attr(ino, EventAcknowledgement::none());
-        }
+        self.atimes.note(&attr, Time::now())
     }
 
     /// Logs the times that are not logged yet. Nobody depends on them, so a failure costs no more than these.
