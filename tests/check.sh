@@ -44,6 +44,13 @@ make_venv() {
     tornado==4.5.3 msgpack-python==0.5.6 msgpack-rpc-python==0.4.1 requests playwright schemathesis
 }
 
+# Installs test suites of others, which `it` runs on a mount.
+install_suites() {
+  local root=${CARGO_TARGET_DIR:-target}/suites
+  [ -x "$root/bin/pjdfstest" ] && [ -x "$root/bin/fsx" ] && return
+  CARGO_PROFILE_DEV_DEBUG=0 cargo install --quiet --debug --locked --root "$root" pjdfstest@0.2.2 fsx@0.3.2
+}
+
 # Compiles our own crates with Clippy; any warning is an error. Cargo keeps the results apart from those of a plain
 # build.
 lint_while_building() {
@@ -87,6 +94,7 @@ run_tests() {
 [ -c /dev/fuse ] || fail "/dev/fuse is missing: these tests need real mounts and cannot run on this machine"
 install_packages
 make_venv
+install_suites
 
 step "formatting"
 cargo fmt --all --check

@@ -29,5 +29,6 @@ mod seeds;
 mod semantics;
 mod short_experiments;
 mod status;
+mod suites;
 mod two_mounts;
 mod unlogged;
