@@ -117,6 +117,8 @@ pub trait ChunkTransport: Send + Sync {
     fn get(&self, chunks: Vec<ChunkRef>) -> FsResult<'_, Vec<Bytes>>;
     /// See [`ChunkClient::sync`].
     fn sync<'a>(&'a self, file: &'a FileName, local_copies: &'a dyn LocalChunks) -> FsResult<'a, ()>;
+    /// See [`ChunkClient::share_unsynced`]. Nothing, where whatever is stored is durable.
+    fn share_unsynced(&self, _from: &FileName, _to: &FileName) {}
 }
 
 impl NamespaceClient for Session {
@@ -186,5 +188,9 @@ impl ChunkTransport for ChunkClient {
 
     fn sync<'a>(&'a self, file: &'a FileName, local_copies: &'a dyn LocalChunks) -> FsResult<'a, ()> {
         Box::pin(ChunkClient::sync(self, file, local_copies))
+    }
+
+    fn share_unsynced(&self, from: &FileName, to: &FileName) {
+        ChunkClient::share_unsynced(self, from, to);
     }
 }

@@ -21,10 +21,12 @@ impl FileSystem {
     /// Errors: `Unsupported` if hardly anything can be cloned. The kernel then copies by reading and writing.
     pub async fn copy_range(&self, from: Ino, range: FileRange, to: Ino, offset: u64) -> Result<u64, FsError> {
         let (source, target) = (self.open_data(from)?, self.open_data(to)?);
-        for ino in [from, to] {
-            self.commit(ino, Durability::Memory).await?;
-        }
-        let sizes = (self.attr(from).await?.size, self.attr(to).await?.size);
+        self.commit(to, Durability::Memory).await?;
+        let target_size = self.attr(to).await?.size;
+        // What the target has there may be durable, and is deleted soon.
+        let replaces = target_size > offset;
+        self.commit(from, if replaces { Durability::Disk } else { Durability::Memory }).await?;
+        let sizes = (self.attr(from).await?.size, target_size);
         let bytes = range.offset..range.end()?.min(sizes.0);
         if bytes.is_empty() {
             return Ok(0);
@@ -35,6 +37,7 @@ impl FileSystem {
             .ok_or_else(|| FsError::Unsupported {
                 what: "cloning so few chunks, or at other offsets in them".into(),
             })?;
+        self.transfer.share_unsynced(&source.latest_attr().file, &target.latest_attr().file);
         self.clone_chunks((from, to), &target, &parts, chunk_bytes as u32).await?;
         for end in parts.ends {
             let copied = self.read(from, end.start, (end.end - end.start) as u32).await?;

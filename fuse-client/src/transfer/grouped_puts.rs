@@ -140,6 +140,10 @@ impl ChunkTransport for GroupedPuts {
     fn sync<'a>(&'a self, file: &'a FileName, local_copies: &'a dyn LocalChunks) -> BoxFuture<'a, Result<(), FsError>> {
         self.nodes.sync(file, local_copies)
     }
+
+    fn share_unsynced(&self, from: &FileName, to: &FileName) {
+        self.nodes.share_unsynced(from, to);
+    }
 }
 
 #[cfg(test)]

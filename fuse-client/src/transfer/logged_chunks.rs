@@ -124,4 +124,8 @@ impl ChunkTransport for LoggingTransport {
     fn sync<'a>(&'a self, file: &'a FileName, local_copies: &'a dyn LocalChunks) -> FsResult<'a, ()> {
         self.nodes.sync(file, local_copies)
     }
+
+    fn share_unsynced(&self, from: &FileName, to: &FileName) {
+        self.nodes.share_unsynced(from, to);
+    }
 }

@@ -54,7 +54,7 @@ use chordfs_net::{
     tasks,
 };
 use chordfs_types::{
-    chunk::ChunkRef,
+    chunk::{ChunkRef, FileName},
     chunk_api::Durability,
     fs_error::FsError,
     namespace::{Attr, Extent, Ino},
@@ -188,6 +188,11 @@ impl Transfer {
     /// The data of a file that has uncommitted bytes or attributes, whether it is open or was closed meanwhile.
     pub fn uncommitted_file(&self, ino: Ino) -> Option<Arc<FileData>> {
         self.dirty.lock().get(&ino).cloned()
+    }
+
+    /// Lets an fsync of the file `to` cover the chunks of `from` that it is about to share.
+    pub fn share_unsynced(&self, from: &FileName, to: &FileName) {
+        self.chunks.share_unsynced(from, to);
     }
 
     /// The bytes that are written and that no node has stored yet, over all files.

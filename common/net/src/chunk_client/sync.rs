@@ -113,6 +113,14 @@ impl BatchesByFile {
         self.count += 1;
     }
 
+    fn share(&mut self, from: &FileName, to: &FileName) {
+        let shared = self.by_file.get(from).cloned().unwrap_or_default();
+        if from != to && !shared.is_empty() {
+            self.count += shared.len();
+            self.by_file.entry(to.clone()).or_default().extend(shared);
+        }
+    }
+
     fn all(&self) -> Vec<Arc<UnsyncedBatch>> {
         self.by_file.values().flatten().cloned().collect()
     }
@@ -151,6 +159,11 @@ impl ChunkClient {
         {
             tasks::spawn(async move { this.sync_overflow().await });
         }
+    }
+
+    /// Lets a sync of the file `to` wait for the chunks of `from` as well: it has got some of them by a clone.
+    pub fn share_unsynced(&self, from: &FileName, to: &FileName) {
+        self.unsynced.batches.lock().share(from, to);
     }
 
     /// The batches that no sync has found on disks yet.

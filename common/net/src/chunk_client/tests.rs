@@ -444,6 +444,23 @@ async fn each_put_is_synced_once_by_the_next_sync() {
     assert_eq!(syncs(), [1, 1, 1], "there is no new put");
 }
 
+/// Bug: an fsync of a copy covered nothing that its source had not synced.
+#[tokio::test]
+async fn a_sync_of_a_clone_covers_the_chunks_of_its_source() {
+    let world = world().await;
+    let syncs = || world.nodes.iter().map(|node| node.syncs.load(SeqCst)).collect::<Vec<_>>();
+    world.client.put(chunks(50), Durability::Memory).await.expect("stored");
+    world.client.share_unsynced(&file("f"), &file("copy"));
+    world.client.sync(&file("copy"), &NoLocalChunks).await.expect("synced");
+    assert_eq!(syncs(), [1, 1, 1]);
+    world.client.sync(&file("copy"), &NoLocalChunks).await.expect("synced");
+    assert_eq!(syncs(), [1, 1, 1], "nothing is left");
+    world.client.sync(&file("f"), &NoLocalChunks).await.expect("synced");
+    assert_eq!(world.client.unsynced_count(), 0);
+    world.client.share_unsynced(&file("f"), &file("copy"));
+    assert_eq!(world.client.unsynced_count(), 0);
+}
+
 /// Bug: after a node had stopped, every fsync failed; in a later version, each took ten seconds.
 #[tokio::test]
 async fn a_sync_succeeds_while_one_holder_is_unresponsive() {
