@@ -159,6 +159,11 @@ impl BoundView<'_> {
         tables.is_below(root, ino) || self.holds(ino) || self.may_create(ino)
     }
 
+    /// Whether the inode is gone, so that whoever names it names nothing.
+    pub fn is_gone(&self, ino: Ino) -> bool {
+        !self.tables.inodes.contains_key(&ino)
+    }
+
     /// Whether the caller may look `name` up in `parent` on the way from the root to the folder.
     pub fn is_on_the_way(&self, parent: Ino, name: &EntryName) -> bool {
         let along = self.tables.along(self.path);

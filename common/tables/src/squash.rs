@@ -101,7 +101,10 @@ impl SquashedView<'_> {
                 self.require(*from, READ, "read the file")?;
                 self.require(*ino, WRITE, "write the file")
             }
-            Change::Touch { atimes } => atimes.iter().try_for_each(|(ino, _)| self.require_any(*ino, &[READ, EXECUTE])),
+            Change::Touch { atimes } => {
+                let mut existing = atimes.iter().filter(|(ino, _)| self.inode(*ino).is_some());
+                existing.try_for_each(|(ino, _)| self.require_any(*ino, &[READ, EXECUTE]))
+            }
             // A user who could not open the file must not lock others out.
             Change::Lock { ino, .. } | Change::KeepLocks { ino, .. } => self.require_any(*ino, &[READ, WRITE, EXECUTE]),
             Change::Hold { ino } if !self.may_hold(*ino) => Err(refused(format!("keep the file {}", ino.0))),

@@ -232,7 +232,7 @@ impl FileSystem {
     }
 
     /// Invalidates the attributes that the kernel has cached; otherwise it would use an old size until they expire.
-    async fn invalidate_kernel_attr(&self, ino: Ino) {
+    pub(super) async fn invalidate_kernel_attr(&self, ino: Ino) {
         if tokio::time::timeout(NOTICE_DEADLINE, self.notices.attr_and_wait(ino)).await.is_err() {
             warn_limited!(ino = ino.0, "the kernel did not process a notice within {NOTICE_DEADLINE:?}");
         }

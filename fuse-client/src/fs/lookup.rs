@@ -109,6 +109,8 @@ impl FileSystem {
     pub async fn drop_set_id(&self, ino: Ino, writer: Caller) -> Result<(), FsError> {
         if let mode @ Some(_) = self.mode_without_set_id(ino, writer).await? {
             self.set_attr(ino, SetAttr { mode, ..SetAttr::default() }).await?;
+            // It expects this of a write to its pages, and not of one that goes past them.
+            self.invalidate_kernel_attr(ino).await;
         }
         Ok(())
     }

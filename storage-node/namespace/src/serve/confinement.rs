@@ -123,6 +123,8 @@ fn sessions_of(request: &Request) -> Vec<SessionId> {
 #[derive(Default)]
 struct Named<'a> {
     inos: Vec<Ino>,
+    /// Inodes that were read, and may be gone since.
+    touched: Vec<Ino>,
     versions: Vec<Version>,
     /// Chunks to be read.
     chunks: Vec<ChunkId>,
@@ -153,7 +155,7 @@ impl<'a> Named<'a> {
         match change {
             Change::Hold { ino } => self.inos.push(*ino),
             Change::HoldOrphans { inos } => self.inos.extend(inos),
-            Change::Touch { atimes } => self.inos.extend(atimes.iter().map(|(ino, _)| ino)),
+            Change::Touch { atimes } => self.touched.extend(atimes.iter().map(|(ino, _)| ino)),
             _ => {}
         }
         if let Some((_, commit)) = change.as_commit() {
@@ -190,8 +192,9 @@ impl<'a> Named<'a> {
     }
 
     fn is_nothing(&self) -> bool {
-        let Self { inos, versions, chunks, look_up, path, everything } = self;
+        let Self { inos, touched, versions, chunks, look_up, path, everything } = self;
         inos.is_empty()
+            && touched.is_empty()
             && versions.is_empty()
             && chunks.is_empty()
             && look_up.is_none()
@@ -204,7 +207,8 @@ impl<'a> Named<'a> {
         if self.everything {
             return Err("the query is about more than that".into());
         }
-        if let Some(Ino(ino)) = self.inos.iter().find(|ino| !view.reaches(**ino)) {
+        let left = self.touched.iter().filter(|ino| !view.is_gone(**ino));
+        if let Some(Ino(ino)) = self.inos.iter().chain(left).find(|ino| !view.reaches(**ino)) {
             return Err(format!("inode {ino} is not in it"));
         }
         if let Some(Version(version)) = self.versions.iter().find(|version| !view.reaches_version(**version)) {
