@@ -630,7 +630,7 @@ impl Filesystem for Mount {
 
     fn copy_file_range(
         &self,
-        _req: &Request,
+        req: &Request,
         ino_in: INodeNo,
         _fh_in: FileHandle,
         offset_in: u64,
@@ -645,8 +645,15 @@ impl Filesystem for Mount {
             let (fs, from, to) = (self.fs.clone(), self.root.inward(ino_in), self.root.inward(ino_out));
             // The answer has 32 bits for the number of bytes.
             let range = FileRange { offset: offset_in, len: len.min(MAX_COPY_BYTES) };
+            let (writer, squashes_root) = (caller(req), self.users.squashes_root);
             self.spawn_commit(async move {
-                match fs.copy_range(from, range, to, offset_out).await {
+                let kills_set_id = writer.uid != 0 && !squashes_root && fs.may_have_set_id(to);
+                let dropped = if kills_set_id { fs.drop_set_id(to, writer).await } else { Ok(()) };
+                let copied = match dropped {
+                    Ok(()) => fs.copy_range(from, range, to, offset_out).await,
+                    Err(failure) => Err(failure),
+                };
+                match copied {
                     Ok(copied) => reply.written(copied as u32),
                     Err(failure) => reply.error(errno("copy_file_range", to, &failure)),
                 }

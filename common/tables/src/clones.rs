@@ -126,6 +126,15 @@ impl Transaction<'_> {
 }
 
 impl Tables {
+    pub(super) fn check_sizes(&self, source: (Ino, u64), target: (Ino, u64), first: u32) -> Result<(), FsError> {
+        for (ino, size) in [source, target] {
+            if self.file(ino)?.size != size {
+                return Err(FsError::Conflict { index: first });
+            }
+        }
+        Ok(())
+    }
+
     fn check_clone(
         &self,
         source: &CloneSource,

@@ -1,8 +1,8 @@
 //! The versions that make up a file: commits, the chunks that they replace, and the dead list.
 //!
 //! An extent is `count` chunks of one version. The chunks that a commit covers move from the table to the dead list,
-//! run by run, and the leader deletes them from the nodes; each stored chunk is current in at most one file and dead at
-//! most once.
+//! run by run, and the leader deletes them from the nodes. Each stored chunk is current in at most one file, unless it
+//! was cloned (`clones`), and dead at most once.
 
 use std::sync::Arc;
 

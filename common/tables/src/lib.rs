@@ -450,8 +450,9 @@ impl Transaction<'_> {
                 self.punch_hole(*ino, (*first, *count), *chunk_bytes)
             }
             Change::Touch { atimes } => self.touch(atimes),
-            Change::CloneRange { from, from_first, ino, first, count, chunk_bytes, size_at_least } => {
+            Change::CloneRange { from, from_first, ino, first, count, chunk_bytes, size_at_least, sizes } => {
                 let source = CloneSource { ino: *from, first: *from_first, count: *count };
+                self.tables.check_sizes((*from, sizes.0), (*ino, sizes.1), *first)?;
                 self.clone_range(source, *ino, *first, *chunk_bytes, *size_at_least)
             }
             Change::MakeMasked { parent, name, node, umask, exclusive } => {

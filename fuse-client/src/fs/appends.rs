@@ -54,7 +54,12 @@ impl FileSystem {
         let is_over: IsInterrupted =
             Box::new(move || is_interrupted() || operation::is_over() || Instant::now() >= end);
         self.lock(ino, NO_HANDLE, lock, Some(is_over)).await?;
-        let appended = self.append_locked(ino, &file, expected, bytes).await;
+        let appended = self.append_locked(ino, &file, expected, bytes).await.and_then(|()| {
+            let is_kept = self.holds_lock(ino, &range);
+            let lost =
+                || FsError::Lost { detail: "this mount was silent for so long that others have appended".into() };
+            is_kept.then_some(()).ok_or_else(lost)
+        });
         // Commits first, if other mounts may be waiting.
         let ended = self.unlock(ino, range).await;
         appended.and(ended)

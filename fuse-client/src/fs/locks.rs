@@ -191,6 +191,11 @@ impl FileSystem {
         self.locks.known(ino).is_some_and(|inode| inode.own.lock().is_alone)
     }
 
+    /// Whether an owner still has what it has locked.
+    pub(super) fn holds_lock(&self, ino: Ino, range: &LockRange) -> bool {
+        self.locks.known(ino).is_some_and(|inode| inode.own.lock().has_any_of(range))
+    }
+
     /// An owner that the kernel does not know.
     pub(super) fn new_lock_owner(&self) -> u64 {
         self.locks.new_ticket()

@@ -50,6 +50,7 @@ use std::{
 };
 
 use chordfs_net::{
+    chunk_client::NoLocalChunks,
     clients::{ChunkTransport, NamespaceClient},
     tasks,
 };
@@ -188,6 +189,11 @@ impl Transfer {
     /// The data of a file that has uncommitted bytes or attributes, whether it is open or was closed meanwhile.
     pub fn uncommitted_file(&self, ino: Ino) -> Option<Arc<FileData>> {
         self.dirty.lock().get(&ino).cloned()
+    }
+
+    /// Returns when what this mount has stored for the file is on the disks of its holders.
+    pub async fn sync_stored(&self, file: &FileName) -> Result<(), FsError> {
+        self.chunks.sync(file, &NoLocalChunks).await
     }
 
     /// Lets an fsync of the file `to` cover the chunks of `from` that it is about to share.

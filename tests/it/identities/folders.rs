@@ -254,7 +254,16 @@ fn no_request_for_chunks_or_files_gets_around_the_folder() {
 }
 
 fn clone_first(from: Ino, ino: Ino) -> Change {
-    Change::CloneRange { from, from_first: 1, ino, first: 1, count: 1, chunk_bytes: 4096, size_at_least: 1 }
+    Change::CloneRange {
+        from,
+        from_first: 1,
+        ino,
+        first: 1,
+        count: 1,
+        chunk_bytes: 4096,
+        size_at_least: 1,
+        sizes: (0, 0),
+    }
 }
 
 /// A part of a long file is copied to where a guest may read it. Both share the chunks of that part, and the rest of

@@ -114,8 +114,10 @@ impl BatchesByFile {
     }
 
     fn share(&mut self, from: &FileName, to: &FileName) {
-        let shared = self.by_file.get(from).cloned().unwrap_or_default();
-        if from != to && !shared.is_empty() {
+        let mut shared = self.by_file.get(from).filter(|_| from != to).cloned().unwrap_or_default();
+        let known: HashSet<_> = self.by_file.get(to).into_iter().flatten().map(Arc::as_ptr).collect();
+        shared.retain(|batch| !known.contains(&Arc::as_ptr(batch)));
+        if !shared.is_empty() {
             self.count += shared.len();
             self.by_file.entry(to.clone()).or_default().extend(shared);
         }

@@ -451,6 +451,9 @@ async fn a_sync_of_a_clone_covers_the_chunks_of_its_source() {
     let syncs = || world.nodes.iter().map(|node| node.syncs.load(SeqCst)).collect::<Vec<_>>();
     world.client.put(chunks(50), Durability::Memory).await.expect("stored");
     world.client.share_unsynced(&file("f"), &file("copy"));
+    let noted = world.client.unsynced_count();
+    world.client.share_unsynced(&file("f"), &file("copy"));
+    assert_eq!(world.client.unsynced_count(), noted, "each batch is noted once");
     world.client.sync(&file("copy"), &NoLocalChunks).await.expect("synced");
     assert_eq!(syncs(), [1, 1, 1]);
     world.client.sync(&file("copy"), &NoLocalChunks).await.expect("synced");

@@ -14,7 +14,9 @@ impl Fixture {
     /// Clones `count` chunks; returns how many it were.
     fn clone_range(&mut self, from: (Ino, u32), to: (Ino, u32), count: u32) -> Result<u32, FsError> {
         let size_at_least = u64::from(to.1 - 1 + count) * 10;
+        let size = |ino| self.tables.inode(ino).map_or(0, |inode| inode.attr.size);
         let change = Change::CloneRange {
+            sizes: (size(from.0), size(to.0)),
             from: from.0,
             from_first: from.1,
             ino: to.0,
@@ -134,6 +136,28 @@ fn what_cannot_be_cloned_is_refused_and_changes_nothing() {
     assert_eq!(fixture.clone_range((other, 1), (copy, 1), 1), Err(FsError::Stale { ino: other }));
     assert_eq!((fixture.contents(source), fixture.contents(copy)), before);
     assert_eq!(fixture.clone_range((source, 1), (source, 5), 4), Ok(4), "beside itself");
+}
+
+#[test]
+fn a_clone_is_refused_if_either_file_has_another_size_than_its_range_was_chosen_for() {
+    let mut fixture = Fixture::new();
+    let (source, copy) = (fixture.file("source"), fixture.file("copy"));
+    fixture.write(source, &[(1, 2, 7)]);
+    let clone = |sizes| Change::CloneRange {
+        from: source,
+        from_first: 1,
+        ino: copy,
+        first: 1,
+        count: 2,
+        chunk_bytes: 10,
+        size_at_least: 20,
+        sizes,
+    };
+    for sizes in [(20, 1), (19, 0), (21, 0)] {
+        assert_eq!(fixture.run(clone(sizes)), Err(FsError::Conflict { index: 1 }), "{sizes:?}");
+    }
+    assert_eq!(fixture.contents(copy), "");
+    assert!(fixture.run(clone((20, 0))).is_ok());
 }
 
 #[test]

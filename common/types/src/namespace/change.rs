@@ -399,6 +399,9 @@ pub enum Change {
         chunk_bytes: u32,
         /// The file is at least this long afterwards, if all of the range was cloned.
         size_at_least: u64,
+        /// The sizes of `from` and `ino` for which the range was chosen: refused with `Conflict` if one has another
+        /// size. Otherwise a short chunk at the end could replace bytes that somebody has written behind it.
+        sizes: (u64, u64),
     },
     /// Notes when inodes were read last. Only later times count; nothing else about the inodes changes, and nobody is
     /// told. Answered with `Done`.

@@ -275,13 +275,22 @@ impl RingCheck {
                 page.as_ref().filter(|(ino, extents, more)| *ino == suspect.ino && covers(extents, *more, id.index));
             match known {
                 Some((_, extents, _)) => {
-                    current[at] = extents.iter().any(|extent| has(extent, id));
+                    // A file that shares the chunk has it under another version.
+                    current[at] = extents.iter().any(|extent| has(extent, id)) || self.is_referenced(id).await?;
                     at += 1;
                 }
                 None => page = Some(self.extents(suspect.ino, id.index).await?),
             }
         }
         Ok(current)
+    }
+
+    async fn is_referenced(&mut self, ChunkId { version, index }: ChunkId) -> Result<bool> {
+        let runs = vec![Extent { first: index, count: 1, version }];
+        match self.peers.query(&Query::Unreferenced { runs }).await? {
+            Ok(Answer::Unreferenced { pieces, .. }) => Ok(pieces.is_empty()),
+            other => bail!("expected whether version {} is referenced, got {other:?}", version.0),
+        }
     }
 
     async fn extents(&mut self, ino: Ino, from: u32) -> Result<(Ino, Vec<Extent>, bool)> {
